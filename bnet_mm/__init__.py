@@ -1,1 +1,18 @@
+"""BNET (arXiv 2011.14150), batch normalization with an enhanced linear transformation.
+
+With torch alone this gives the layer and `enhance`. Where mmengine is installed, importing the
+package also makes `norm_cfg=dict(type='BNET', k=5)` work in every OpenMMLab library.
+"""
+
+from importlib.util import find_spec
+
+from bnet_mm.norm import BNET
+from bnet_mm.placement import enhance
+
 __version__ = '0.1.0'
+__all__ = ['BNET', '__version__', 'enhance']
+
+if find_spec('mmengine') is not None:
+    from bnet_mm import registration
+
+    registration.register()

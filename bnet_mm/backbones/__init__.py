@@ -1,0 +1,1 @@
+"""The OpenMMLab libraries' own ResNet families, with BNET at a chosen position of each block."""

@@ -1,0 +1,23 @@
+"""MMDetection's ResNet family, placement-aware under its own names."""
+
+from mmdet.models.backbones import ResNet as _ResNet
+from mmdet.models.backbones import ResNetV1d as _ResNetV1d
+from mmdet.models.backbones import ResNeXt as _ResNeXt
+from mmdet.registry import MODELS
+
+from bnet_mm.backbones.placement_aware import PlacementAware
+
+
+@MODELS.register_module(force=True)
+class ResNet(PlacementAware, _ResNet):
+    """`mmdet.ResNet`; `norm_cfg=dict(type='BNET', ...)` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNetV1d(PlacementAware, _ResNetV1d):
+    """`mmdet.ResNetV1d`; `norm_cfg=dict(type='BNET', ...)` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNeXt(PlacementAware, _ResNeXt):
+    """`mmdet.ResNeXt`; `norm_cfg=dict(type='BNET', ...)` also takes `positions`."""

@@ -1,0 +1,106 @@
+"""The few gaps of upstream releases that BNET's users would fall into.
+
+Each function closes one gap, names where it comes from and can be removed alone.
+"""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import mmengine.utils.dl_utils
+import numpy as np
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import HistoryBuffer
+from torch.hub import load_state_dict_from_url
+
+
+def apply() -> None:
+    """Closes every gap; called once, by `import bnet_mm`."""
+    allow_mmengine_checkpoints()
+    download_weights_only()
+    write_files_whole()
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Lets `torch.load(weights_only=True)` read what mmengine's Runner writes.
+
+    Since torch 2.6 that is the default, and mmengine 0.10.7 cannot resume from its own checkpoints
+    (open-mmlab/mmengine#1655): they hold its log history and numpy scalars. These classes are
+    allowed by name; anything else in a file is still refused.
+    """
+    numpy_dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdg'}
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            (_history_statistic, 'builtins.getattr'),
+            np.ndarray,
+            np.dtype,
+            *numpy_dtypes,
+            # Under numpy 2's path and under numpy 1's, which older files name.
+            (np._core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
+            (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
+            (np._core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
+            (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+        ]
+    )
+
+
+def _history_statistic(owner: type, name: str):
+    """Stands for `getattr` in a checkpoint, where `HistoryBuffer` pickles its statistics by it."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise ValueError(f'the checkpoint asks for attribute {name!r} of {owner!r}, which is refused')
+
+
+def download_weights_only() -> None:
+    """Makes mmengine load downloaded files with `weights_only=True`.
+
+    mmengine's `load_url` is torch.hub's, whose own default still runs code from the file.
+    """
+    safe = partial(load_state_dict_from_url, weights_only=True)
+    mmengine.utils.dl_utils.load_url = safe
+    if 'mmengine.runner.checkpoint' in sys.modules:
+        sys.modules['mmengine.runner.checkpoint'].load_url = safe
+
+
+def write_files_whole() -> None:
+    """Makes mmengine's local files appear whole or not at all.
+
+    mmengine 0.10.7 writes a checkpoint straight to its final name, again over the old one when it
+    is also the best: a job killed there leaves half a file where the last good one was.
+    """
+    register_backend('local', WholeFileBackend, force=True, prefixes='')
+
+
+class WholeFileBackend(LocalBackend):
+    """mmengine's local file backend that writes beside the target and then renames."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes `obj` to `filepath`; a reader sees the old file or the whole new one."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(
+            dir=path.parent, prefix=f'.{path.name}.', suffix='.part', delete=False
+        ) as part:
+            try:
+                part.write(obj)
+                part.flush()
+                os.fsync(part.fileno())
+                os.chmod(part.name, 0o666 & ~_umask())
+                os.replace(part.name, path)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Writes the text `obj` to `filepath`; a reader sees the old file or the whole new one."""
+        self.put(obj.encode(encoding), filepath)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

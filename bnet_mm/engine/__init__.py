@@ -1,0 +1,1 @@
+"""Training and testing from a config, for all OpenMMLab libraries alike."""

@@ -1,0 +1,156 @@
+"""Loads a config and merges a command line's options into it, with the meaning mmdet gives them."""
+
+import ast
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from bnet_mm.engine.inputs import package_error
+from bnet_mm.errors import InputError
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+def load_config(path: str | Path, options: dict | None = None) -> Config:
+    """Returns the config at `path` with `--cfg-options` merged.
+
+    `data_root=...` among the options reaches the datasets and evaluators. (In a stock config the
+    name is used up while the file is read, and setting it afterwards changes nothing.)
+
+    Raises:
+        InputError: there is no such file, it is no config, its base's library is missing, or an
+            option names what the config does not have.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f'config {path}: there is no file at {path.absolute()}; the configs of bnet_mm are in '
+            f'configs/ of its checkout and in bnet_mm/.mim/configs of its installation'
+        )
+    try:
+        # Read by itself first: mmengine reports a syntax error without the name of the file.
+        if path.suffix == '.py':
+            ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
+        cfg = Config.fromfile(path)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InputError(f'config {path} is not valid Python: {error}') from error
+    except (ImportError, PackageNotFoundError) as error:
+        raise InputError(f'config {path}: {package_error(error)}') from error
+    except FileNotFoundError as error:
+        raise InputError(f'config {path}: a base config is missing: {error}') from error
+    except OSError as error:
+        raise InputError(f'config {path} cannot be read: {error}') from error
+    options = dict(options or {})
+    old_root, new_root = cfg.get('data_root'), options.get('data_root')
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(
+                f'--cfg-options {key}={value}: the config has no such entry ({error})'
+            ) from error
+    if isinstance(old_root, str) and isinstance(new_root, str):
+        _move_data_root(cfg, old_root, new_root, explicit=options)
+    return cfg
+
+
+def set_run_options(
+    cfg: Config,
+    *,
+    config_path: str | Path,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    validate: bool = True,
+    seed: int | None = None,
+) -> None:
+    """Writes a training's or a test's command line options into `cfg`.
+
+    Raises:
+        InputError: an option that this config cannot take.
+    """
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
+    if amp:
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise InputError(f'--amp takes an OptimWrapper; this config has optim_wrapper {kind}')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise InputError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if seed is not None:
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+    _settle_loop(cfg.get('train_cfg') or {})
+
+
+def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Turns on the visualization hook, whichever of the four libraries it belongs to.
+
+    Raises:
+        InputError: the config has no visualization hook.
+    """
+    from mmengine.registry import HOOKS
+
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise InputError('--show and --show-dir need default_hooks.visualization in the config')
+    with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        hook_class = registry.get(hook['type'])
+    takes = hook_class.__init__.__code__.co_varnames
+    hook['draw' if 'draw' in takes else 'enable'] = True
+    if show:
+        hook['show'] = True
+        hook['wait_time'] = wait_time
+    if show_dir:
+        for name in ('test_out_dir', 'out_dir'):  # mmdet's; mmpretrain's and mmaction2's
+            if name in takes:
+                hook[name] = show_dir
+                return
+        cfg.visualizer['save_dir'] = show_dir  # mmseg's
+
+
+def _settle_loop(train_cfg: dict) -> None:
+    """Resolves what an epoch-based base leaves behind when an option asks for iterations."""
+    kind = train_cfg.get('type')
+    if kind == 'IterBasedTrainLoop':
+        if 'max_iters' not in train_cfg:
+            raise InputError('train_cfg.type=IterBasedTrainLoop needs train_cfg.max_iters')
+        if train_cfg.pop('max_epochs', None) is not None:
+            print_log('train_cfg: iterations are counted, max_epochs is dropped', logger='current')
+    elif kind == 'EpochBasedTrainLoop' and 'max_iters' in train_cfg:
+        raise InputError(
+            'train_cfg has max_iters and an EpochBasedTrainLoop: set train_cfg.max_epochs, or add '
+            'train_cfg.type=IterBasedTrainLoop'
+        )
+
+
+def _move_data_root(cfg: Config, old: str, new: str, explicit: dict) -> None:
+    """Replaces the data root at the head of every path of the datasets and evaluators."""
+    new = new.rstrip('/') + '/'
+
+    def moved(node: object, path: str) -> object:
+        if isinstance(node, dict):
+            for key in list(node):
+                if f'{path}.{key}' not in explicit:
+                    node[key] = moved(node[key], f'{path}.{key}')
+        elif isinstance(node, list):
+            node[:] = [moved(value, f'{path}.{i}') for i, value in enumerate(node)]
+        elif isinstance(node, str) and (node + '/').startswith(old.rstrip('/') + '/'):
+            return new + node[len(old) :].lstrip('/')
+        return node
+
+    for section in (*LOADERS, *EVALUATORS):
+        if isinstance(cfg.get(section), (ConfigDict, list)):
+            moved(cfg[section], section)

@@ -1,0 +1,140 @@
+"""Runs a training or a test from its config."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from urllib.error import URLError
+
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from bnet_mm.checkpoint import latest_checkpoint
+from bnet_mm.engine.inputs import check_inputs, explain_bad_json
+from bnet_mm.engine.repeatable import RepeatableHook
+from bnet_mm.engine.start_report import StartReportHook
+from bnet_mm.errors import InputError
+
+
+def train(cfg: Config, resume: str | None = None) -> Runner:
+    """Trains as `cfg` says and returns the runner.
+
+    Args:
+        cfg: a whole config; see `bnet_mm.engine.config`.
+        resume: a checkpoint to go on from, or 'auto' for the last one in the work dir, or the
+            start where there is none.
+
+    Raises:
+        InputError: something that the run needs is missing or wrong.
+    """
+    _set_resume(cfg, resume)
+    check_inputs(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    with _input_errors(cfg):
+        runner = _build_runner(cfg)
+        runner.register_hook(RepeatableHook())
+        runner.register_hook(StartReportHook())
+        runner.train()
+    return runner
+
+
+def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False) -> dict:
+    """Evaluates a checkpoint on the test set of `cfg` and returns the metrics.
+
+    Args:
+        cfg: a whole config; see `bnet_mm.engine.config`.
+        checkpoint: file or URL of the weights.
+        out: a `.pkl` file for the predictions.
+        tta: test with the config's `tta_model` and `tta_pipeline`, or mmdet's flip.
+
+    Raises:
+        InputError: something that the run needs is missing or wrong.
+    """
+    if out is not None and not out.endswith(('.pkl', '.pickle')):
+        raise InputError(f'--out {out}: predictions are pickled, name a .pkl file')
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    check_inputs(cfg, ('test',))
+    if tta:
+        _set_tta(cfg)
+    with _input_errors(cfg):
+        runner = _build_runner(cfg)
+        if out is not None:
+            runner.test_evaluator.metrics.append(_dump_results(cfg, out))
+        return runner.test()
+
+
+@contextmanager
+def exit_on_input_error(program: str) -> Iterator[None]:
+    """Ends a command line with the sentence of an InputError and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f'{program}: error: {error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def _build_runner(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _set_resume(cfg: Config, resume: str | None) -> None:
+    if resume is None:
+        return
+    if resume != 'auto':
+        cfg.resume, cfg.load_from = True, resume
+        return
+    found = latest_checkpoint(cfg.work_dir)
+    if found is None:
+        print_log(f'nothing to resume in {cfg.work_dir}; the training starts', logger='current')
+    else:
+        cfg.resume, cfg.load_from = True, str(found)
+
+
+def _set_tta(cfg: Config) -> None:
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        if cfg.get('default_scope') != 'mmdet':
+            raise InputError('--tta needs tta_model and tta_pipeline in the config')
+        cfg.tta_model = dict(
+            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        )
+        dataset = cfg.test_dataloader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        cfg.tta_pipeline = deepcopy(dataset.pipeline)
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        pack = deepcopy(cfg.tta_pipeline[-1])
+        pack['meta_keys'] = (*pack['meta_keys'], 'flip', 'flip_direction')
+        cfg.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def _dump_results(cfg: Config, out: str) -> DumpResults:
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdet.evaluation import DumpDetResults  # the one that packs masks
+
+        return DumpDetResults(out_file_path=out)
+    return DumpResults(out_file_path=out)
+
+
+@contextmanager
+def _input_errors(cfg: Config) -> Iterator[None]:
+    """Turns those failures inside a run that have a cause in the input into one sentence."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        sentence = explain_bad_json(cfg)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from error
+    except URLError as error:
+        raise InputError(
+            f'weights could not be downloaded ({error}): connect this machine, or put the file '
+            f'into {Path.home()}/.cache/torch/hub/checkpoints, or name a file with --cfg-options '
+            f'model.backbone.init_cfg.checkpoint=FILE'
+        ) from error

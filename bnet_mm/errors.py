@@ -1,0 +1,9 @@
+"""The one exception for what a user gave and what cannot be used."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: an argument, a config entry, a file, a missing package.
+
+    The message is one sentence that says what was wrong, where it was found and what to do. The
+    command lines print it without a traceback and exit with 2.
+    """

@@ -1,0 +1,92 @@
+"""Any norm with its scale and shift replaced by a depthwise convolution."""
+
+from torch import Tensor, nn
+
+from bnet_mm.norm.depthwise import DepthwiseTransform, dirac_kernel
+
+
+class EnhancedNorm(nn.Module):
+    """`y = depthwise_kxk(norm(x)) + bias`, zero padding on the normalized map (paper, eq. 5).
+
+    Composition keeps it whole. A subclass of torch's `_BatchNorm` is rebuilt as a bare norm by
+    `convert_sync_batchnorm` and `revert_sync_batchnorm`, which never look at its kernel again; here
+    they convert the child `norm` and leave `dw` alone. No parameter of the layer itself is called
+    `weight`: OpenMMLab's initializers fill a norm's `weight` with ones.
+
+    A state dict of the plain norm (`weight`, `bias` and the statistics) loads into it, strictly,
+    and the outputs do not change: the scale goes to the centre tap, the shift to the bias.
+
+    Args:
+        norm: the normalization, without scale and shift of its own (`affine=False`).
+        num_features: channels C.
+        k: kernel size, odd; 1 is the plain affine norm.
+        dilation: distance between neighbouring taps, in pixels.
+
+    Shape:
+        input and output `(N, C, H, W)`.
+    """
+
+    # mmcv names a block's norms after this: bn1, bn2, bn3, as plain batch normalization's.
+    _abbr_ = 'bn'
+
+    def __init__(
+        self,
+        norm: nn.Module,
+        num_features: int,
+        k: int,
+        dilation: int = 1,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        self.norm = norm
+        self.dw = DepthwiseTransform(num_features, k, dilation, device=device, dtype=dtype)
+
+    @property
+    def num_features(self) -> int:
+        """Channels C."""
+        return self.dw.in_channels
+
+    @property
+    def k(self) -> int:
+        """Kernel size."""
+        return self.dw.kernel_size[0]
+
+    @property
+    def dilation(self) -> int:
+        """Distance between neighbouring taps, in pixels."""
+        return self.dw.dilation[0]
+
+    def reset_parameters(self) -> None:
+        """Resets the statistics as the norm does, the kernel to Dirac and the bias to 0."""
+        self.norm.reset_parameters()
+        self.dw.reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        # The norm's own check is gone once a library has converted it to synchronized statistics
+        # and back, and a convolution would read a (C, H, W) map as an unbatched image.
+        if input.dim() != 4:
+            raise ValueError(
+                f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got '
+                f'{input.dim()}-D of shape {tuple(input.shape)}'
+            )
+        return self.dw(self.norm(input))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # By keys and shapes, not by `_version`: checkpoint loaders drop the metadata.
+        renamed = {
+            'running_mean': 'norm.running_mean',
+            'running_var': 'norm.running_var',
+            'num_batches_tracked': 'norm.num_batches_tracked',
+            'weight': 'dw.weight',
+            'bias': 'dw.bias',
+            'bnconv.weight': 'dw.weight',  # the paper's authors' name of the kernel
+            'bnconv.bias': 'dw.bias',
+        }
+        for theirs, ours in renamed.items():
+            if prefix + theirs in state_dict:
+                value = state_dict.pop(prefix + theirs)
+                if theirs == 'weight' and value.ndim == 1:
+                    value = dirac_kernel(value, self.k)
+                state_dict[prefix + ours] = value
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,19 @@
+"""Trains, evaluates and shows a small BNET detector: what `make demo` runs."""
+
+import argparse
+from pathlib import Path
+
+from bnet_mm.demo.job import run_demo
+from bnet_mm.engine.launch import exit_on_input_error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Train, evaluate and show a small detector.')
+    parser.add_argument('--work-dir', default='work_dirs/demo')
+    args = parser.parse_args()
+    with exit_on_input_error('demo.py'):
+        run_demo(Path(__file__).resolve().parent.parent, args.work_dir)
+
+
+if __name__ == '__main__':
+    main()
