@@ -92,7 +92,7 @@ def set_run_options(
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
-    _settle_loop(cfg.get('train_cfg') or {})
+    _settle_loop(cfg)
 
 
 def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: float) -> None:
@@ -121,19 +121,33 @@ def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: flo
         cfg.visualizer['save_dir'] = show_dir  # mmseg's
 
 
-def _settle_loop(train_cfg: dict) -> None:
+def _settle_loop(cfg: Config) -> None:
     """Resolves what an epoch-based base leaves behind when an option asks for iterations."""
+    train_cfg = cfg.get('train_cfg') or {}
     kind = train_cfg.get('type')
-    if kind == 'IterBasedTrainLoop':
-        if 'max_iters' not in train_cfg:
-            raise InputError('train_cfg.type=IterBasedTrainLoop needs train_cfg.max_iters')
-        if train_cfg.pop('max_epochs', None) is not None:
-            print_log('train_cfg: iterations are counted, max_epochs is dropped', logger='current')
-    elif kind == 'EpochBasedTrainLoop' and 'max_iters' in train_cfg:
+    if kind == 'EpochBasedTrainLoop' and 'max_iters' in train_cfg:
         raise InputError(
             'train_cfg has max_iters and an EpochBasedTrainLoop: set train_cfg.max_epochs, or add '
             'train_cfg.type=IterBasedTrainLoop'
         )
+    if kind != 'IterBasedTrainLoop':
+        return
+    if 'max_iters' not in train_cfg:
+        raise InputError('train_cfg.type=IterBasedTrainLoop needs train_cfg.max_iters')
+    if train_cfg.pop('max_epochs', None) is None:
+        return  # written for iterations from the start
+    hooks = cfg.get('default_hooks') or {}
+    if 'checkpoint' in hooks and 'by_epoch' not in hooks['checkpoint']:
+        hooks['checkpoint']['by_epoch'] = False
+        if hooks['checkpoint'].get('interval', 1) == 1:
+            hooks['checkpoint']['interval'] = train_cfg.get('val_interval', train_cfg['max_iters'])
+    if cfg.get('log_processor'):
+        cfg.log_processor['by_epoch'] = False
+    print_log(
+        'train_cfg counts iterations: max_epochs is dropped, logs and checkpoints count '
+        'iterations too, and what param_scheduler does by epoch does not happen',
+        logger='current',
+    )
 
 
 def _move_data_root(cfg: Config, old: str, new: str, explicit: dict) -> None:

@@ -1,0 +1,78 @@
+"""What several test files share: roots of real and drawn data, and a training small enough."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """Root of real photos in the stock layouts; tests that want it skip where it is absent."""
+    folder = Path(os.environ.get('BNET_DATA', ROOT.parent / 'shared/data'))
+    if not folder.is_dir():
+        pytest.skip('no real data: set BNET_DATA to a folder with coco/, bccd/, ...')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def demo_coco(tmp_path_factory) -> Path:
+    """A drawn COCO dataset of 12 training and 4 validation pictures."""
+    from bnet_mm.demo import write_coco
+
+    return write_coco(tmp_path_factory.mktemp('data') / 'coco', train=12, val=4)
+
+
+@pytest.fixture
+def tiny_config(demo_coco, tmp_path) -> Path:
+    """A config file: the demo's detector, thinner still, for `demo_coco`."""
+    path = tmp_path / 'tiny.py'
+    path.write_text(
+        f"""
+_base_ = {str(ROOT / 'configs/demo/faster_rcnn_r18_bnet5_fpn_demo.py')!r}
+data_root = {str(demo_coco)!r} + '/'
+loader = dict(num_workers=1, dataset=dict(data_root=data_root))
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+model = dict(
+    backbone=dict(base_channels=8, stem_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=32),
+    ),
+)
+train_cfg = dict(max_epochs=2, val_interval=2)
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def run_tool(tmp_path):
+    """Runs a command line of `tools/` in an empty folder, as a user would."""
+
+    def run(tool: str, *args, check: bool = False, **kwargs) -> subprocess.CompletedProcess:
+        result = subprocess.run(
+            [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            **kwargs,
+        )
+        if check:
+            assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        return result
+
+    return run

@@ -1,0 +1,72 @@
+"""A training that was killed goes on and ends where an uninterrupted one ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def weights(work_dir, name) -> dict:
+    return torch.load(work_dir / name, weights_only=True)['state_dict']
+
+
+def assert_equal(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different, f'{len(different)} of {len(a)} tensors differ: {different[:3]}'
+
+
+def kill_after(command, cwd, ready) -> None:
+    """Runs a training in a process group of its own and kills it once `ready()` holds."""
+    process = subprocess.Popen(
+        command, cwd=cwd, start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.time() + 300
+    while not ready():
+        assert process.poll() is None, 'the training ended before it was killed'
+        assert time.time() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+LOOPS = {
+    'epochs': (['train_cfg.max_epochs=3', 'train_cfg.val_interval=1'], 'epoch_1.pth', 'epoch_3.pth'),
+    'iterations': (
+        ['train_cfg.type=IterBasedTrainLoop', 'train_cfg.max_iters=8', 'train_cfg.val_interval=2'],
+        'iter_2.pth',
+        'iter_8.pth',
+    ),
+}
+
+
+@pytest.mark.parametrize('loop', LOOPS)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_killed_and_resumed_equals_uninterrupted(loop, workers, tiny_config, tmp_path, run_tool):
+    options, first, last = LOOPS[loop]
+    options = [
+        *options,
+        f'train_dataloader.num_workers={workers}',
+        f'train_dataloader.persistent_workers={workers > 0}',
+        'val_dataloader.num_workers=0',
+        'val_dataloader.persistent_workers=False',
+    ]
+    arguments = [tiny_config, '--seed', 3, '--cfg-options', *options]
+    run_tool('train.py', *arguments, '--work-dir', tmp_path / 'whole', check=True)
+    kill_after(
+        [sys.executable, ROOT / 'tools/train.py', *map(str, arguments), '--work-dir', 'killed'],
+        tmp_path,
+        (tmp_path / 'killed' / first).is_file,
+    )
+    assert not (tmp_path / 'killed' / last).exists()
+    result = run_tool('train.py', *arguments, '--work-dir', 'killed', '--resume', check=True)
+    assert 'resumed from' in result.stdout + result.stderr
+    assert_equal(weights(tmp_path / 'killed', last), weights(tmp_path / 'whole', last))

@@ -1,0 +1,74 @@
+"""What importing and installing the package brings along."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def printed(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, '-c', code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_importing_the_package_imports_no_library():
+    code = """
+import mmengine, mmcv, sys
+import bnet_mm
+print([m for m in ('mmdet', 'mmseg', 'mmaction', 'mmpretrain', 'torchvision') if m in sys.modules])
+"""
+    assert printed(code) == '[]'
+
+
+def test_layer_runs_with_torch_alone():
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmengine', 'mmcv', 'mmdet', 'numpy'):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == 'mmengine' else find_spec(name, *a)
+import torch, bnet_mm
+print(bnet_mm.BNET(4, k=3)(torch.randn(2, 4, 5, 5)).shape, 'mmengine' in sys.modules)
+"""
+    assert printed(code) == 'torch.Size([2, 4, 5, 5]) False'
+
+
+@pytest.mark.parametrize('first', ['bnet_mm', 'mmdet.registry', 'mmdet.models'])
+def test_backbones_are_placement_aware_whatever_was_imported_first(first):
+    code = f"""
+import {first}
+import bnet_mm
+from mmdet.registry import MODELS
+print(MODELS.get('ResNet').__module__, MODELS.get('Res2Net').__module__)
+"""
+    expected = 'bnet_mm.backbones.mmdet mmdet.models.backbones.res2net'
+    assert printed(code).splitlines()[-1] == expected
+
+
+def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w',
+         str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob('*.whl')
+    names = zipfile.ZipFile(wheel).namelist()
+    for name in (
+        'bnet_mm/.mim/configs/faster_rcnn_r50_bnet5_fpn_1x.py',
+        'bnet_mm/.mim/tools/train.py',
+        'bnet_mm/.mim/tools/dist_train.sh',
+        'bnet_mm/.mim/model-index.yml',
+        'bnet_mm/demo/objects.py',
+    ):
+        assert name in names
+    assert not any(name.startswith('tests') for name in names)

@@ -1,0 +1,137 @@
+"""Where BNET goes in built networks, and what that costs."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bnet_mm import BNET, enhance
+from bnet_mm.errors import InputError
+
+# Parameters and multiply-accumulates at 224x224, computed from the architectures (convolutions and
+# classifier; a k x k BNET adds k*k for each element of its output).
+EXACT = {
+    ('resnet50', None, None): (25.557e6, 4.089e9),
+    ('resnet50', 3, 'C'): (25.678e6, 4.139e9),
+    ('resnet50', 5, 'C'): (25.920e6, 4.227e9),
+    ('resnet50', 7, 'C'): (26.282e6, 4.360e9),
+    ('resnet50', 3, 'ABC'): (25.738e6, 4.168e9),
+    ('resnet101', None, None): (44.549e6, 7.801e9),
+    ('resnet101', 3, 'C'): (44.809e6, 7.882e9),
+    ('resnet101', 5, 'C'): (45.329e6, 8.025e9),
+    ('resnext50_32x4d', None, None): (25.029e6, 4.230e9),
+    ('resnext50_32x4d', 3, 'C'): (25.150e6, 4.280e9),
+    ('resnet18', None, None): (11.690e6, 1.814e9),
+    ('resnet18', 3, 'C'): (11.705e6, 1.821e9),
+}
+
+
+@pytest.mark.parametrize(('arch', 'k', 'positions'), EXACT)
+def test_parameters_and_macs_are_the_papers(arch, k, positions):
+    with torch.device('meta'):
+        model = torchvision.models.get_model(arch)
+        if k is not None:
+            enhance(model, k, positions)
+        with FlopCounterMode(display=False) as counter:
+            model.eval()(torch.empty(1, 3, 224, 224))
+    params, macs = EXACT[arch, k, positions]
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(params, rel=1e-3)
+    assert counter.get_total_flops() / 2 == pytest.approx(macs, rel=1e-3)
+
+
+def build(library: str, arch: str) -> nn.Module:
+    torch.manual_seed(0)
+    if library == 'timm':
+        return timm.create_model(arch)
+    return torchvision.models.get_model(arch)
+
+
+@pytest.mark.parametrize('library', ['timm', 'torchvision'])
+@pytest.mark.parametrize(
+    ('arch', 'positions', 'norms'),
+    [
+        ('resnet18', 'C', 8),
+        ('resnet18', 'ABC', 16),
+        ('resnet18', 'all', 20),
+        ('resnet50', 'A', 16),
+        ('resnet50', 'B', 16),
+        ('resnet50', 'CA', 32),
+        ('resnet50', 'all', 53),
+    ],
+)
+def test_places_in_torch_models_and_computes_the_same(library, arch, positions, norms):
+    model = build(library, arch).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, std=0.1)
+    x = torch.randn(1, 3, 64, 64)
+    expected = model(x)
+    assert enhance(model, 3, positions) is model
+    assert sum(isinstance(m, BNET) for m in model.modules()) == norms
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_position_c_is_the_last_norm_of_each_block_and_nothing_else():
+    model = enhance(build('torchvision', 'resnet50'), 3)
+    enhanced = [name for name, m in model.named_modules() if isinstance(m, BNET)]
+    assert len(enhanced) == 16
+    assert all(name.endswith('.bn3') for name in enhanced)
+
+
+def test_carries_over_what_the_norm_had():
+    model = build('torchvision', 'resnet18').double()
+    norm = model.layer1[0].bn2
+    norm.eps, norm.momentum = 1e-3, 0.05
+    norm.weight.requires_grad = norm.bias.requires_grad = False
+    norm.eval()
+    enhance(model, 5)
+    bnet = model.layer1[0].bn2
+    assert (bnet.norm.eps, bnet.norm.momentum, bnet.norm.training) == (1e-3, 0.05, False)
+    assert bnet.dw.weight.dtype == torch.float64
+    assert not bnet.dw.weight.requires_grad
+    assert model.layer1[1].bn2.dw.weight.requires_grad
+
+
+def test_keeps_synchronized_statistics():
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(build('torchvision', 'resnet18'))
+    enhance(model, 3)
+    assert type(model.layer1[0].bn2.norm) is nn.SyncBatchNorm
+    assert not model.layer1[0].bn2.norm.affine
+
+
+@pytest.mark.parametrize(
+    ('model', 'positions', 'sentence'),
+    [
+        ('vgg11_bn', 'C', "no residual block.*positions='all' would enhance its 8 batch norms"),
+        ('vgg11', 'all', 'it has no batch norm'),
+        ('resnet18', 'B', 'position B of layer1.0, a BasicBlock, does not exist'),
+    ],
+)
+def test_names_what_it_could_not_place(model, positions, sentence):
+    with pytest.raises(InputError, match=sentence):
+        enhance(build('torchvision', model), 3, positions)
+
+
+def test_a_norm_that_does_more_than_normalize_is_named_and_nothing_is_changed():
+    model = build('torchvision', 'resnet18')
+    model.layer4[1].bn2 = nn.GroupNorm(8, 512)
+    with pytest.raises(InputError, match=r'layer4\.1\.bn2 is a GroupNorm'):
+        enhance(model, 3)
+    assert not any(isinstance(m, BNET) for m in model.modules())
+    with pytest.raises(InputError, match='is a BatchNormAct2d'):
+        enhance(timm.create_model('efficientnet_b0'), 3, 'all')
+
+
+def test_enhancing_twice_is_refused():
+    model = enhance(build('torchvision', 'resnet18'), 3)
+    with pytest.raises(InputError, match='is enhanced already'):
+        enhance(model, 5)
+
+
+@pytest.mark.parametrize('positions', ['c', 'D', '', 'AA', 'All', None, 3, ('A', 'B')])
+def test_typos_in_positions_are_named(positions):
+    with pytest.raises(InputError, match='positions must be'):
+        enhance(build('torchvision', 'resnet18'), 3, positions)
