@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from bnet_mm.backbones.placement_aware import is_bnet
 from bnet_mm.checkpoint import read_checkpoint
@@ -102,39 +103,65 @@ def check_norms(node: object, where: str = 'model') -> None:
             check_norms(value, f'{where}.{i}')
 
 
-def explain_bad_json(cfg: Config) -> str | None:
-    """Returns which annotation file of `cfg` is not JSON, and where it breaks off, or None."""
+def explain_bad_annotations(cfg: Config) -> str | None:
+    """Returns which annotation file of `cfg` is not JSON or not COCO's, or None."""
     for stage in ('train', 'val', 'test'):
         for where, path in _data_paths(cfg, stage):
-            if path.suffix == '.json' and path.is_file():
-                try:
-                    json.loads(path.read_bytes())
-                except ValueError as error:
-                    return f'{where}: {path} is not JSON ({error}); fetch or write it again'
+            if path.suffix != '.json' or not path.is_file():
+                continue
+            try:
+                content = json.loads(path.read_bytes())
+            except ValueError as error:
+                return f'{where}: {path} is not JSON ({error}); fetch or write it again'
+            section = cfg.get(where.partition('.')[0])
+            missing = [
+                key
+                for key in ('images', 'annotations', 'categories')
+                if not (isinstance(content, dict) and isinstance(content.get(key), list))
+            ]
+            if missing and 'Coco' in str(section):
+                return f'{where}: {path} is not a COCO annotation file: it has no list {missing[0]!r}'
     return None
 
 
 def explain_empty_dataset(cfg: Config) -> str:
-    """Returns why no picture of the training set is left: in a COCO file, the class names."""
-    sentence = 'train_dataloader: the training dataset is empty'
-    for dataset, where in _datasets(cfg.get('train_dataloader'), 'train_dataloader'):
-        path = _joined(dataset.get('data_root'), dataset.get('ann_file'))
-        if path is None or path.suffix != '.json' or not path.is_file():
-            continue
-        categories = json.loads(path.read_bytes()).get('categories', [])
-        names = ', '.join(str(category.get('name')) for category in categories)
-        return (
-            f'{sentence}: {path} has the classes {names}, and none of them is in {where}, or no '
-            f'picture has a box of them; set {where}.metainfo.classes, the same for the val and '
-            f'test dataset, and the num_classes of the heads'
-        )
-    return f'{sentence}; check its ann_file, data_prefix and filter_cfg'
+    """Returns why a dataset has no picture: where the class names do not fit, which ones."""
+    bad = explain_bad_annotations(cfg)
+    if bad:
+        return bad
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset, where in _datasets(cfg.get(section), section):
+            path = _joined(dataset.get('data_root'), dataset.get('ann_file'))
+            if path is None or path.suffix != '.json' or not path.is_file():
+                continue
+            there = [str(c.get('name')) for c in json.loads(path.read_bytes())['categories']]
+            asked = _classes(dataset, cfg.get('default_scope'))
+            if asked and not set(there) & set(asked):
+                return (
+                    f'{where}: no picture is left, since {path} has the classes {_some(there)} and '
+                    f'the config asks for {_some(asked)}; set {where}.metainfo.classes, the same '
+                    f'for the other datasets, and num_classes of the heads'
+                )
+    return 'a dataset has no picture; check its ann_file, data_prefix and filter_cfg'
+
+
+def _classes(dataset: dict, scope: str | None) -> list[str]:
+    """Returns the classes a dataset will have: its config's, or its class's own."""
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            dataset_class = registry.get(dataset['type'])
+        classes = (getattr(dataset_class, 'METAINFO', None) or {}).get('classes') or []
+    return [classes] if isinstance(classes, str) else list(classes)
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:6]) + (f', ... ({len(names)})' if len(names) > 6 else '')
 
 
 def _checkpoints(cfg: Config) -> Iterator[tuple[str, Path]]:
     if cfg.get('load_from') and '://' not in cfg.load_from:
         yield 'resume' if cfg.get('resume') else 'load_from', Path(cfg.load_from)
-    # Weights that load_from or a resume will overwrite are not needed: see launch.train.
     yield from _pretrained(cfg.get('model'), 'model')
 
 

@@ -1,13 +1,12 @@
 """Runs a training or a test from its config."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from urllib.error import URLError
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
@@ -15,7 +14,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from bnet_mm.checkpoint import latest_checkpoint
-from bnet_mm.engine.inputs import check_inputs, explain_bad_json
+from bnet_mm.engine.dataset_check import DatasetCheckHook
+from bnet_mm.engine.inputs import check_inputs, explain_bad_annotations, explain_empty_dataset
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -36,8 +36,8 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     check_inputs(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     with _input_errors(cfg):
         runner = _build_runner(cfg)
-        runner.register_hook(RepeatableHook())
-        runner.register_hook(StartReportHook())
+        for hook in (DatasetCheckHook(), RepeatableHook(), StartReportHook()):
+            runner.register_hook(hook)
         runner.train()
     return runner
 
@@ -127,14 +127,19 @@ def _input_errors(cfg: Config) -> Iterator[None]:
     """Turns those failures inside a run that have a cause in the input into one sentence."""
     try:
         yield
-    except json.JSONDecodeError as error:
-        sentence = explain_bad_json(cfg)
+    except InputError:
+        raise
+    except URLError as error:
+        raise InputError(
+            f'weights could not be downloaded ({error}): connect this machine, put the file into '
+            f'{torch.hub.get_dir()}/checkpoints, or name one with --cfg-options '
+            f'model.backbone.init_cfg.checkpoint=FILE'
+        ) from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        # The libraries fail on a broken annotation file in as many ways as it can be broken.
+        sentence = explain_bad_annotations(cfg)
+        if sentence is None and 'need at least one array' in str(error):
+            sentence = explain_empty_dataset(cfg)  # mmengine, packing the list of no pictures
         if sentence is None:
             raise
         raise InputError(sentence) from error
-    except URLError as error:
-        raise InputError(
-            f'weights could not be downloaded ({error}): connect this machine, or put the file '
-            f'into {Path.home()}/.cache/torch/hub/checkpoints, or name a file with --cfg-options '
-            f'model.backbone.init_cfg.checkpoint=FILE'
-        ) from error

@@ -1,4 +1,4 @@
-"""Says at the start of a training which norm stands where and what the backbone starts from."""
+"""Says at the start of a training which norm stands where and what the weights start from."""
 
 from collections import Counter
 
@@ -8,24 +8,15 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnet_mm.engine.inputs import explain_empty_dataset
-from bnet_mm.errors import InputError
 from bnet_mm.norm import EnhancedNorm
 
 
 class StartReportHook(Hook):
-    """Logs three lines before the first step: the norms, what of them trains, the weights.
-
-    Raises:
-        InputError: the training dataset is empty, which mmengine would train on without a word.
-    """
+    """Logs three lines before the first step: the norms, what of them trains, the weights."""
 
     priority = 'VERY_LOW'
 
     def before_train(self, runner: Runner) -> None:
-        dataset = runner.train_loop.dataloader.dataset
-        if hasattr(dataset, '__len__') and len(dataset) == 0:
-            raise InputError(explain_empty_dataset(runner.cfg))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for line in (describe_norms(model), describe_training(model), describe_weights(runner)):
             runner.logger.info(line)
