@@ -1,4 +1,5 @@
-"""Package metadata, and the copy of `configs` and `tools` that OpenMIM looks for in an installed package."""
+"""Package metadata, and the `configs` and `tools` that OpenMIM looks for in a package."""
+
 import re
 import shutil
 from pathlib import Path
@@ -9,9 +10,16 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"^__version__ = '(.+)'$", (ROOT / 'bnet_mm/__init__.py').read_text(), re.M)[1]
 
-# The extras are the set of versions that is tested together. Without an extra nothing but torch is asked for, so
-# that `pip install bnet_mm` never moves the OpenMMLab versions of an environment that works already.
-OPENMMLAB = ['mmengine==0.10.7', 'mmcv==2.1.0', 'torch==2.11.0', 'torchvision==0.26.0', 'setuptools<81']
+# The extras are the set of versions that is tested together. Without an extra nothing but torch is
+# asked for, so that `pip install bnet_mm` never moves the OpenMMLab versions of an environment that
+# works already.
+OPENMMLAB = [
+    'mmengine==0.10.7',
+    'mmcv==2.1.0',
+    'torch==2.11.0',
+    'torchvision==0.26.0',
+    'setuptools<81',
+]
 EXTRAS = {
     'det': [*OPENMMLAB, 'mmdet==3.3.0'],
     'seg': [*OPENMMLAB, 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
@@ -23,9 +31,10 @@ EXTRAS['dev'] = ['hypothesis', 'pytest', 'ruff', 'timm']
 
 
 class BuildWithMim(build_py):
-    """Puts configs, tools and the model index under `bnet_mm/.mim`, where `mim train bnet_mm ...` looks.
+    """Puts configs, tools and the model index under `bnet_mm/.mim`, where `mim train` looks.
 
-    A wheel gets copies; an editable install gets links in the checkout, so that both always show the same files.
+    A wheel gets copies; an editable install gets links in the checkout, so that both always show
+    the same files.
     """
 
     MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
@@ -45,7 +54,8 @@ class BuildWithMim(build_py):
             source, target = ROOT / entry, mim / entry
             if source.is_dir():
                 shutil.copytree(
-                    source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+                    source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__')
+                )
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
@@ -60,7 +70,9 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['bnet_mm', 'bnet_mm.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6'],  # the first release whose torch.load refuses pickled code by default
+    install_requires=[
+        'torch>=2.6'
+    ],  # the first release whose torch.load refuses pickled code by default
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithMim},
 )

@@ -92,8 +92,8 @@ class WholeFileBackend(LocalBackend):
                 part.write(obj)
                 part.flush()
                 os.fsync(part.fileno())
-                os.chmod(part.name, 0o666 & ~_umask())
-                os.replace(part.name, path)
+                Path(part.name).chmod(0o666 & ~_umask())
+                Path(part.name).replace(path)
             except BaseException:
                 Path(part.name).unlink(missing_ok=True)
                 raise

@@ -2,7 +2,8 @@
 
 A residual block has up to three norms, named as in the paper's table 10: A after the first
 convolution, B after the 3x3 in the middle of a bottleneck, C after the last one. C is the best
-place; the stem and the downsample branch keep plain batch normalization unless `'all'` is asked for.
+place; the stem and the downsample branch keep plain batch normalization unless `'all'` is asked
+for.
 """
 
 from collections.abc import Iterator
@@ -35,9 +36,7 @@ def check_positions(positions: object) -> str:
     )
 
 
-def enhance(
-    model: nn.Module, k: int = 3, positions: str = 'C', dilation: int = 1
-) -> nn.Module:
+def enhance(model: nn.Module, k: int = 3, positions: str = 'C', dilation: int = 1) -> nn.Module:
     """Turns batch norms of a built model into BNET, in place, without changing what it computes.
 
     Scales move to the centre taps, shifts to the biases; statistics, `eps`, `momentum`, device,
@@ -48,8 +47,8 @@ def enhance(
         model: any torch model. Residual blocks are found by their class (`BasicBlock` or
             `Bottleneck`, or one derived from these), as in torchvision, timm and OpenMMLab.
         k: kernel size, odd.
-        positions: which norms: letters out of 'A', 'B', 'C' (paper, table 10; of these a basic block
-            has A and C), or 'all' for every batch norm of the model, stem and downsample included.
+        positions: which norms: letters out of 'A', 'B', 'C' (paper, table 10; a basic block has no
+            B), or 'all' for every batch norm of the model, stem and downsample included.
         dilation: distance between neighbouring taps, in pixels.
 
     Returns:

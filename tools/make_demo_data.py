@@ -1,6 +1,6 @@
 """Draws a small labelled dataset in the layout of a real one.
 
-    tools/make_demo_data.py coco --out data        # writes data/coco
+tools/make_demo_data.py coco --out data        # writes data/coco
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Evaluates a checkpoint of any OpenMMLab library's model.
 
-    tools/test.py configs/faster_rcnn_r50_bnet5_fpn_1x.py work_dirs/r50_bnet5/epoch_12.pth
+tools/test.py configs/faster_rcnn_r50_bnet5_fpn_1x.py work_dirs/r50_bnet5/epoch_12.pth
 """
 
 import argparse

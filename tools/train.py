@@ -1,6 +1,6 @@
 """Trains a model of any OpenMMLab library from its config.
 
-    tools/train.py configs/faster_rcnn_r50_bnet5_fpn_1x.py --work-dir work_dirs/r50_bnet5
+tools/train.py configs/faster_rcnn_r50_bnet5_fpn_1x.py --work-dir work_dirs/r50_bnet5
 """
 
 import argparse
@@ -16,7 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model from its config.')
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/<name of the config>)'
+        '--work-dir',
+        help='folder of logs and checkpoints (default: work_dirs/<name of the config>)',
     )
     parser.add_argument(
         '--resume',
@@ -40,9 +41,7 @@ def parse_args() -> argparse.Namespace:
         help='change entries of the config: train_cfg.max_epochs=2 "list=[(1,2),(3,4)]"; '
         'data_root=FOLDER moves every dataset',
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     try:
         args = parser.parse_args()

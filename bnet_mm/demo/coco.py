@@ -15,7 +15,7 @@ MARK = 'drawn_by_bnet_mm.json'
 SIZES = ((192, 256), (256, 192), (192, 256), (224, 224))  # height, width; most are landscape
 
 # COCO's 80 categories in order; its ids run from 1 to 90 and leave ten of them out.
-NAMES = (
+NAMES = (  # noqa: SIM905 (eighty quoted words are no easier to read)
     'person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, '
     'fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, '
     'bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, '
@@ -77,9 +77,7 @@ def _write_split(root: Path, split: str, first: int, count: int, seed: int) -> N
         picture, instances = draw_scene(rng, height, width)
         file_name = f'{image_id:012d}.jpg'
         cv2.imwrite(str(root / split / file_name), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        images.append(
-            {'id': image_id, 'file_name': file_name, 'height': height, 'width': width}
-        )
+        images.append({'id': image_id, 'file_name': file_name, 'height': height, 'width': width})
         for instance in instances:
             annotations.append(
                 {

@@ -92,9 +92,7 @@ def _traffic_light(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 def _clock(rng: np.random.Generator, canvas: np.ndarray) -> None:
     cv2.circle(canvas, _CENTER, _RADIUS, _color(rng, 0.0, 0.35), -1, cv2.LINE_AA)
-    cv2.circle(
-        canvas, _CENTER, int(_RADIUS * 0.86), _near(rng, (0.93,) * 3), -1, cv2.LINE_AA
-    )
+    cv2.circle(canvas, _CENTER, int(_RADIUS * 0.86), _near(rng, (0.93,) * 3), -1, cv2.LINE_AA)
     ink = (20, 20, 20, 255)
     for hour in range(12):
         ends = [_polygon(12, _RADIUS * r)[hour].round().astype(int).tolist() for r in (0.72, 0.82)]
@@ -113,9 +111,7 @@ def _surfboard(rng: np.random.Generator, canvas: np.ndarray) -> None:
         np.stack([_CENTER[0] - half[::-1], _CENTER[1] + t[::-1] * _RADIUS], 1),
     ])  # fmt: skip
     _fill(canvas, outline, _color(rng, 0.45))
-    cv2.line(
-        canvas, (_CENTER[0], 14), (_CENTER[0], CANVAS - 14), _color(rng), 6, cv2.LINE_AA
-    )
+    cv2.line(canvas, (_CENTER[0], 14), (_CENTER[0], CANVAS - 14), _color(rng), 6, cv2.LINE_AA)
 
 
 # Named as the COCO categories they stand for.

@@ -120,7 +120,9 @@ def explain_bad_annotations(cfg: Config) -> str | None:
                 if not (isinstance(content, dict) and isinstance(content.get(key), list))
             ]
             if missing and 'Coco' in str(section):
-                return f'{where}: {path} is not a COCO annotation file: it has no list {missing[0]!r}'
+                return (
+                    f'{where}: {path} is not a COCO annotation file: it has no list {missing[0]!r}'
+                )
     return None
 
 
@@ -188,7 +190,7 @@ def _data_paths(cfg: Config, stage: str) -> Iterator[tuple[str, Path]]:
         if path is not None:
             yield f'{where}.ann_file', path
         prefix = dataset.get('data_prefix')
-        for key, value in (prefix.items() if isinstance(prefix, dict) else [('', prefix)]):
+        for key, value in prefix.items() if isinstance(prefix, dict) else [('', prefix)]:
             path = _joined(root, value)
             if path is not None:
                 yield f'{where}.data_prefix.{key}'.rstrip('.'), path

@@ -100,7 +100,8 @@ def _set_tta(cfg: Config) -> None:
         if cfg.get('default_scope') != 'mmdet':
             raise InputError('--tta needs tta_model and tta_pipeline in the config')
         cfg.tta_model = dict(
-            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+            type='DetTTAModel',
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
         dataset = cfg.test_dataloader.dataset
         while 'dataset' in dataset:

@@ -107,8 +107,9 @@ class DepthwiseTransform(_ConvNd):
 
 
 def dirac_kernel(scale: Tensor, k: int) -> Tensor:
-    """Returns the `(C, 1, k, k)` kernel that multiplies channel c by `scale[c]`, scale being `(C,)`.
+    """Returns the `(C, 1, k, k)` kernel that multiplies channel c by `scale[c]`.
 
-    It computes what an affine norm with `weight=scale` does, in `scale`'s type and on its device.
+    That is what an affine norm with `weight=scale` does; `scale` is `(C,)`, and the kernel has its
+    type and device.
     """
     return nn.functional.pad(scale.reshape(-1, 1, 1, 1), (k // 2,) * 4)

@@ -129,9 +129,7 @@ def test_batch_norm_checkpoint_loads_strictly_with_identical_outputs():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
-    bnet = build(
-        depth=50, base_channels=8, stem_channels=8, norm_cfg=dict(type='BNET', k=7)
-    )
+    bnet = build(depth=50, base_channels=8, stem_channels=8, norm_cfg=dict(type='BNET', k=7))
     bnet.load_state_dict(bn.state_dict(), strict=True)
     x = torch.randn(1, 3, 64, 64)
     for a, b in zip(outputs(bnet, x), outputs(bn, x), strict=True):
@@ -189,6 +187,4 @@ def test_stock_config_and_one_line():
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == pytest.approx(41.9e6, rel=2e-3)
     model.train()
-    assert not any(
-        m.training for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)
-    )
+    assert not any(m.training for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d))

@@ -50,9 +50,7 @@ def test_boxes_areas_and_polygons_agree(demo_coco):
 
 def test_objects_hide_one_another(demo_coco):
     coco = COCO(demo_coco / 'annotations/instances_train2017.json')
-    boxes = [
-        (a['image_id'], np.array(a['bbox'])) for a in coco.anns.values()
-    ]
+    boxes = [(a['image_id'], np.array(a['bbox'])) for a in coco.anns.values()]
     overlapping = sum(
         i == j and (np.maximum(a[:2], b[:2]) < np.minimum(a[:2] + a[2:], b[:2] + b[2:])).all()
         for n, (i, a) in enumerate(boxes)

@@ -47,7 +47,7 @@ def derived(tiny_config, text: str):
 
 def test_kernel_written_as_text(tiny_config, run_tool):
     config = derived(tiny_config, "model = dict(backbone=dict(norm_cfg=dict(k='5')))")
-    assert "model.backbone.norm_cfg: BNET: k must be" in said(run_tool('train.py', config))
+    assert 'model.backbone.norm_cfg: BNET: k must be' in said(run_tool('train.py', config))
 
 
 def pretrained(tiny_config, checkpoint: str):
@@ -114,7 +114,9 @@ def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, run_to
     shutil.copytree(demo_coco, tmp_path / 'coco')
     path = tmp_path / 'coco/annotations/instances_train2017.json'
     content = json.loads(path.read_text())
-    content['categories'] = [{'id': c['id'], 'name': f'cell {c["id"]}'} for c in content['categories']]
+    content['categories'] = [
+        {'id': c['id'], 'name': f'cell {c["id"]}'} for c in content['categories']
+    ]
     path.write_text(json.dumps(content))
     shown = said(
         run_tool('train.py', tiny_config, '--cfg-options', f'data_root={tmp_path / "coco"}')

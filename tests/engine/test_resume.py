@@ -39,7 +39,11 @@ def kill_after(command, cwd, ready) -> None:
 
 
 LOOPS = {
-    'epochs': (['train_cfg.max_epochs=3', 'train_cfg.val_interval=1'], 'epoch_1.pth', 'epoch_3.pth'),
+    'epochs': (
+        ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1'],
+        'epoch_1.pth',
+        'epoch_3.pth',
+    ),
     'iterations': (
         ['train_cfg.type=IterBasedTrainLoop', 'train_cfg.max_iters=8', 'train_cfg.val_interval=2'],
         'iter_2.pth',

@@ -5,7 +5,6 @@ import pickle
 import torch
 
 
-
 def test_training_reports_evaluates_and_its_checkpoint_is_tested(tiny_config, run_tool, tmp_path):
     options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
     trained = run_tool(

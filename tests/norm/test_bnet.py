@@ -86,7 +86,9 @@ def test_k1_is_batch_norm(training):
     ours.train(training)
     bn.train(training)
     x, g = torch.randn(2, 4, 6, 5, 7, dtype=torch.float64)
-    for a, b in zip(outputs_and_gradients(ours, x, g), outputs_and_gradients(bn, x, g), strict=True):
+    for a, b in zip(
+        outputs_and_gradients(ours, x, g), outputs_and_gradients(bn, x, g), strict=True
+    ):
         torch.testing.assert_close(a.reshape(b.shape), b, rtol=1e-10, atol=1e-10)
 
 
@@ -156,7 +158,7 @@ def test_starts_as_batch_norm():
 
 @pytest.mark.parametrize('k', [4, 0, -3, '5', 2.0, True, None, (3, 3)])
 def test_impossible_kernels_are_refused_by_name(k):
-    with pytest.raises(InputError, match='k must be a positive odd integer.*got k='):
+    with pytest.raises(InputError, match=r'k must be a positive odd integer.*got k='):
         BNET(8, k=k)
 
 
