@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from bnet_mm.demo.job import run_demo
-from bnet_mm.engine.launch import exit_on_input_error
+from bnet_mm.engine.command_line import exit_on_input_error
 
 
 def main() -> None:

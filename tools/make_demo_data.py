@@ -7,14 +7,14 @@ import argparse
 from pathlib import Path
 
 from bnet_mm.demo import write_coco
-from bnet_mm.engine.launch import exit_on_input_error
+from bnet_mm.engine.command_line import exit_on_input_error
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw a small labelled dataset.')
     parser.add_argument('layout', choices=['coco'], help='the dataset whose layout to write')
     parser.add_argument('--out', default='data', help='parent folder (default: data)')
-    parser.add_argument('--train', type=int, default=240, help='training pictures (default: 240)')
+    parser.add_argument('--train', type=int, default=480, help='training pictures (default: 480)')
     parser.add_argument('--val', type=int, default=60, help='validation pictures (default: 60)')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()

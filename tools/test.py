@@ -4,21 +4,21 @@ tools/test.py configs/faster_rcnn_r50_bnet5_fpn_1x.py work_dirs/r50_bnet5/epoch_
 """
 
 import argparse
-import os
 
-from mmengine.config import DictAction
-
+from bnet_mm.engine.command_line import (
+    add_config_argument,
+    add_run_arguments,
+    exit_on_input_error,
+    parse_run_arguments,
+)
 from bnet_mm.engine.config import load_config, set_drawing, set_run_options
-from bnet_mm.engine.launch import exit_on_input_error, test
+from bnet_mm.engine.launch import test
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
-    parser.add_argument('config', help='config file')
+    add_config_argument(parser)
     parser.add_argument('checkpoint', help='file or URL of the weights')
-    parser.add_argument(
-        '--work-dir', help='folder of logs and metrics (default: work_dirs/<name of the config>)'
-    )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument(
@@ -26,21 +26,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change entries of the config; data_root=FOLDER moves every dataset',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    try:
-        args = parser.parse_args()
-    except ValueError as error:  # DictAction's
-        parser.error(f'--cfg-options takes KEY=VALUE pairs: {error}')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_run_arguments(parser)
+    return parse_run_arguments(parser)
 
 
 def main() -> None:

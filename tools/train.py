@@ -4,21 +4,20 @@ tools/train.py configs/faster_rcnn_r50_bnet5_fpn_1x.py --work-dir work_dirs/r50_
 """
 
 import argparse
-import os
 
-from mmengine.config import DictAction
-
+from bnet_mm.engine.command_line import (
+    add_config_argument,
+    add_run_arguments,
+    exit_on_input_error,
+    parse_run_arguments,
+)
 from bnet_mm.engine.config import load_config, set_run_options
-from bnet_mm.engine.launch import exit_on_input_error, train
+from bnet_mm.engine.launch import train
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model from its config.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--work-dir',
-        help='folder of logs and checkpoints (default: work_dirs/<name of the config>)',
-    )
+    add_config_argument(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -33,22 +32,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate while training')
     parser.add_argument('--seed', type=int, help='random seed (default: a random one, logged)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change entries of the config: train_cfg.max_epochs=2 "list=[(1,2),(3,4)]"; '
-        'data_root=FOLDER moves every dataset',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    try:
-        args = parser.parse_args()
-    except ValueError as error:  # DictAction's
-        parser.error(f'--cfg-options takes KEY=VALUE pairs: {error}')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_run_arguments(parser)
+    return parse_run_arguments(parser)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 CATEGORY_IDS = dict(zip(NAMES, sorted(set(range(1, 91)) - UNUSED_IDS), strict=True))
 
 
-def write_coco(folder: str | Path, train: int = 240, val: int = 60, seed: int = 0) -> Path:
+def write_coco(folder: str | Path, train: int = 480, val: int = 60, seed: int = 0) -> Path:
     """Draws a dataset into `folder` (`train2017`, `val2017`, `annotations`) and returns it.
 
     The same arguments give the same pictures. A folder that already holds this dataset is kept as

@@ -1,9 +1,9 @@
 """Runs a training or a test from its config."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from urllib.error import URLError
 
 import torch
@@ -14,8 +14,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from bnet_mm.checkpoint import latest_checkpoint
-from bnet_mm.engine.dataset_check import DatasetCheckHook
-from bnet_mm.engine.inputs import check_inputs, explain_bad_annotations, explain_empty_dataset
+from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
+from bnet_mm.engine.data import (
+    DatasetCheckHook,
+    explain_bad_annotations,
+    explain_empty_dataset,
+)
+from bnet_mm.engine.inputs import check_inputs
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -68,17 +73,11 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
         return runner.test()
 
 
-@contextmanager
-def exit_on_input_error(program: str) -> Iterator[None]:
-    """Ends a command line with the sentence of an InputError and exit code 2."""
-    try:
-        yield
-    except InputError as error:
-        print(f'{program}: error: {error}', file=sys.stderr)
-        sys.exit(2)
-
-
 def _build_runner(cfg: Config) -> Runner:
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'the work dir {cfg.work_dir} cannot be made: {error}') from error
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
@@ -136,7 +135,13 @@ def _input_errors(cfg: Config) -> Iterator[None]:
             f'{torch.hub.get_dir()}/checkpoints, or name one with --cfg-options '
             f'model.backbone.init_cfg.checkpoint=FILE'
         ) from error
+    except FileNotFoundError as error:
+        # A data worker hands its whole traceback over as the text of the error.
+        last_line = str(error).strip().splitlines()[-1]
+        raise InputError(f'a file that the dataset lists is missing: {last_line}') from error
     except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
+            raise InputError(f'the config does not fit the library: {error}') from error
         # The libraries fail on a broken annotation file in as many ways as it can be broken.
         sentence = explain_bad_annotations(cfg)
         if sentence is None and 'need at least one array' in str(error):

@@ -11,7 +11,7 @@ model = dict(
     rpn_head=dict(in_channels=width, feat_channels=width),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width),
-        bbox_head=dict(in_channels=width, fc_out_channels=128, reg_class_agnostic=True),
+        bbox_head=dict(in_channels=width, fc_out_channels=128),
     ),
     # RoIAlign on a CPU takes half of a step with the stock 512 regions a picture.
     train_cfg=dict(rcnn=dict(sampler=dict(num=128))),
@@ -40,10 +40,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=10, val_interval=5)
+train_cfg = dict(max_epochs=5, val_interval=5)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', begin=0, end=10, by_epoch=True, milestones=[8], gamma=0.1),
+    dict(type='MultiStepLR', begin=0, end=5, by_epoch=True, milestones=[4], gamma=0.1),
 ]
 default_hooks = dict(logger=dict(interval=20))
 randomness = dict(seed=0)

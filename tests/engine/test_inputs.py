@@ -32,6 +32,9 @@ def said(result) -> str:
         ('val_evaluator.ann_file=gone.json', 'val_evaluator.ann_file'),
         ('load_from=gone.pth', 'load_from: checkpoint gone.pth: there is no file'),
         ('nonsense', '--cfg-options takes KEY=VALUE'),
+        ('train_dataloader.dataset.type=CocoDatset', 'CocoDatset is not in the mmdet::dataset'),
+        ('model.backbone.norm_cfg.type=BNETT', 'BNETT'),
+        ('model.backbone.dept=50', "unexpected keyword argument 'dept'"),
     ],
 )
 def test_options(option, sentence, tiny_config, run_tool):
@@ -123,6 +126,15 @@ def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, run_to
     )
     assert 'cell 1' in shown
     assert 'metainfo.classes' in shown
+
+
+def test_photo_that_is_missing(tiny_config, demo_coco, run_tool, tmp_path):
+    shutil.copytree(demo_coco, tmp_path / 'coco')
+    (tmp_path / 'coco/train2017/000000000001.jpg').unlink()
+    shown = said(
+        run_tool('train.py', tiny_config, '--cfg-options', f'data_root={tmp_path / "coco"}')
+    )
+    assert '000000000001.jpg' in shown
 
 
 def test_number_of_classes_that_does_not_fit(tiny_config, run_tool):

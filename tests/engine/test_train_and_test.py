@@ -1,6 +1,9 @@
 """One run of the launchers on a tiny detector: what they print and leave behind."""
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 
@@ -78,3 +81,25 @@ def test_learns_on_real_photos(real_data, tiny_config, run_tool, tmp_path):
     )
     assert 'Evaluating bbox' in result.stdout + result.stderr
     assert (tmp_path / 'run/iter_3.pth').is_file()
+
+
+def test_one_line_works_with_mmdets_own_launcher(tiny_config, tmp_path):
+    import mmdet
+
+    config = tmp_path / 'own.py'
+    config.write_text(
+        f'_base_ = {str(tiny_config)!r}\n'
+        "custom_imports = dict(imports=['bnet_mm'])\n"
+        'model = dict(backbone=dict(norm_cfg=dict(k=3)))\n'
+        'train_cfg = dict(max_epochs=1)\n'
+    )
+    tool = Path(mmdet.__file__).parent / '.mim/tools/train.py'
+    subprocess.run(
+        [sys.executable, tool, config, '--work-dir', 'run'],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    state = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['state_dict']
+    assert state['backbone.layer1.0.bn2.dw.weight'].shape == (8, 1, 3, 3)
+    assert 'backbone.layer1.0.bn1.weight' in state
