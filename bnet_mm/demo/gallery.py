@@ -10,11 +10,11 @@ from mmengine.dataset import Compose
 from mmengine.registry import VISUALIZERS
 from mmengine.runner import Runner
 
-CELL = (320, 320)  # height, width of a picture's place in the sheet
+CELL = (384, 384)  # height, width of a picture's place in the sheet
 
 
 def draw_gallery(
-    runner: Runner, path: str | Path, count: int = 8, columns: int = 4, score: float = 0.5
+    runner: Runner, path: str | Path, count: int = 8, columns: int = 4, score: float = 0.6
 ) -> Path:
     """Writes a sheet with the detections on the first `count` validation pictures to `path`.
 
@@ -36,12 +36,19 @@ def draw_gallery(
     visualizer.dataset_meta = dataset.metainfo
     cells = []
     for i in range(min(count, len(dataset))):
-        picture = mmcv.imread(dataset.get_data_info(i)['img_path'], channel_order='rgb')
-        found = inference_detector(
-            model, dataset.get_data_info(i)['img_path'], test_pipeline=pipeline
-        )
+        path_of_picture = dataset.get_data_info(i)['img_path']
+        picture = mmcv.imread(path_of_picture, channel_order='rgb')
+        found = inference_detector(model, path_of_picture, test_pipeline=pipeline)
+        # Scaled first, so that boxes and names are drawn at the sheet's own resolution.
+        scale = min(CELL[0] / picture.shape[0], CELL[1] / picture.shape[1])
+        found.pred_instances.bboxes *= scale
         visualizer.add_datasample(
-            'picture', picture, found, draw_gt=False, show=False, pred_score_thr=score
+            'picture',
+            mmcv.imrescale(picture, scale),
+            found,
+            draw_gt=False,
+            show=False,
+            pred_score_thr=score,
         )
         cells.append(_framed(visualizer.get_image()))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
@@ -53,10 +60,9 @@ def draw_gallery(
 
 
 def _framed(picture: np.ndarray) -> np.ndarray:
-    """Returns the picture scaled into a white cell."""
-    scale = min(CELL[0] / picture.shape[0], CELL[1] / picture.shape[1])
-    scaled = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    """Returns the picture in the middle of a white cell."""
     cell = np.full((*CELL, 3), 255, np.uint8)
-    top, left = (CELL[0] - scaled.shape[0]) // 2, (CELL[1] - scaled.shape[1]) // 2
-    cell[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    height, width = picture.shape[:2]
+    top, left = (CELL[0] - height) // 2, (CELL[1] - width) // 2
+    cell[top : top + height, left : left + width] = picture
     return cell

@@ -1,11 +1,15 @@
 """Loads a config and merges a command line's options into it, with the meaning mmdet gives them."""
 
 import ast
+import inspect
+import os
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.registry import HOOKS
 
 from bnet_mm.engine.inputs import package_error
 from bnet_mm.errors import InputError
@@ -99,16 +103,16 @@ def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: flo
     """Turns on the visualization hook, whichever of the four libraries it belongs to.
 
     Raises:
-        InputError: the config has no visualization hook.
+        InputError: the config has no visualization hook, or there is no display to show on.
     """
-    from mmengine.registry import HOOKS
-
+    if show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & os.environ.keys():
+        raise InputError('--show opens windows and there is no display here; use --show-dir FOLDER')
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise InputError('--show and --show-dir need default_hooks.visualization in the config')
     with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         hook_class = registry.get(hook['type'])
-    takes = hook_class.__init__.__code__.co_varnames
+    takes = inspect.signature(hook_class).parameters
     hook['draw' if 'draw' in takes else 'enable'] = True
     if show:
         hook['show'] = True

@@ -1,6 +1,7 @@
 """Looks at the data of a run, and says which file, class or picture is missing."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,16 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
     for stage in stages:
         for where, path in _data_paths(cfg, stage):
             if not path.exists():
-                raise InputError(
+                sentence = (
                     f'{where}: there is nothing at {path.absolute()}; link or copy the dataset '
-                    f'there, name another folder with --cfg-options data_root=FOLDER, or draw a '
-                    f'small one with `python tools/make_demo_data.py coco --out data`'
+                    f'there, or name another folder with --cfg-options data_root=FOLDER'
                 )
+                if 'Coco' in str(cfg.get(where.partition('.')[0])):
+                    sentence += (
+                        '; `python tools/make_demo_data.py coco --out data` draws a small one '
+                        "in COCO's layout into data/coco"
+                    )
+                raise InputError(sentence)
 
 
 def explain_bad_annotations(cfg: Config) -> str | None:
@@ -96,8 +102,9 @@ class DatasetCheckHook(Hook):
         dataset = runner.train_loop.dataloader.dataset
         if hasattr(dataset, '__len__') and len(dataset) == 0:
             raise InputError(explain_empty_dataset(runner.cfg))
-        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        if classes is None:
+        metainfo = getattr(dataset, 'metainfo', None) or {}
+        classes = metainfo.get('classes')
+        if classes is None or 'stuff_classes' in metainfo:  # panoptic: each head has its share
             return
         if isinstance(classes, str):
             raise InputError(
@@ -107,8 +114,11 @@ class DatasetCheckHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for name, module in model.named_modules():
             known = getattr(module, 'num_classes', None)
-            # A region proposal head tells objects from background, whatever the classes.
-            if isinstance(known, int) and known < len(classes) and not name.endswith('rpn_head'):
+            if (
+                re.search(r'\b(bbox|mask)_head(\.\d+)?$', name)
+                and isinstance(known, int)
+                and known < len(classes)
+            ):
                 raise InputError(
                     f'the training dataset has {len(classes)} classes and model.{name} has '
                     f'num_classes={known}; set model.{name}.num_classes={len(classes)}, or '
@@ -121,8 +131,6 @@ def _data_paths(cfg: Config, stage: str) -> Iterator[tuple[str, Path]]:
     section = f'{stage}_dataloader'
     for dataset, where in _datasets(cfg.get(section), section):
         root = dataset.get('data_root')
-        if _joined(root, '') is not None and root:
-            yield f'{where}.data_root', Path(root)
         path = _joined(root, dataset.get('ann_file'))
         if path is not None:
             yield f'{where}.ann_file', path

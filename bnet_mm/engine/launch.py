@@ -82,6 +82,8 @@ def _build_runner(cfg: Config) -> Runner:
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:
+    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
+        resume = 'auto'  # as the config itself says
     if resume is None:
         return
     if resume != 'auto':
@@ -89,6 +91,7 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
         return
     found = latest_checkpoint(cfg.work_dir)
     if found is None:
+        cfg.resume = False
         print_log(f'nothing to resume in {cfg.work_dir}; the training starts', logger='current')
     else:
         cfg.resume, cfg.load_from = True, str(found)

@@ -58,10 +58,11 @@ def describe_training(model: nn.Module) -> str:
 
 def describe_weights(runner: Runner) -> str:
     """Returns where a training's weights come from."""
-    if runner._resume and runner._load_from:
-        return f'Weights: all, with the optimizer, resumed from {runner._load_from}'
-    if runner._load_from:
-        return f'Weights: all, loaded from {runner._load_from}'
+    load_from = runner.cfg.get('load_from')
+    if load_from and runner.cfg.get('resume'):
+        return f'Weights: all, with the optimizer, resumed from {load_from}'
+    if load_from:
+        return f'Weights: all, loaded from {load_from}'
     backbone = (runner.cfg.get('model') or {}).get('backbone') or {}
     init_cfg = backbone.get('init_cfg') or {}
     source = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None

@@ -27,7 +27,7 @@ def said(result) -> str:
         ('model.backbone.norm_cfg.positions=D', "got positions='D'"),
         ('model.backbone.norm_cfg.kernel_size=5', "BNET takes no 'kernel_size'"),
         ('model.backbone.norm_cfg.positions=B', 'position B of layer1.0, a BasicBlock'),
-        ('data_root=nowhere', 'nowhere; link or copy the dataset there'),
+        ('data_root=nowhere', 'nowhere/annotations/instances_train2017.json; link or copy'),
         ('train_dataloader.dataset.ann_file=x.json', 'train_dataloader.dataset.ann_file'),
         ('val_evaluator.ann_file=gone.json', 'val_evaluator.ann_file'),
         ('load_from=gone.pth', 'load_from: checkpoint gone.pth: there is no file'),
