@@ -1,5 +1,6 @@
 """Draws a detector's findings on pictures of its validation set into one picture."""
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -42,14 +43,17 @@ def draw_gallery(
         # Scaled first, so that boxes and names are drawn at the sheet's own resolution.
         scale = min(CELL[0] / picture.shape[0], CELL[1] / picture.shape[1])
         found.pred_instances.bboxes *= scale
-        visualizer.add_datasample(
-            'picture',
-            mmcv.imrescale(picture, scale),
-            found,
-            draw_gt=False,
-            show=False,
-            pred_score_thr=score,
-        )
+        with warnings.catch_warnings():
+            # A name that does not fit into the picture is drawn as far as it does.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            visualizer.add_datasample(
+                'picture',
+                mmcv.imrescale(picture, scale),
+                found,
+                draw_gt=False,
+                show=False,
+                pred_score_thr=score,
+            )
         cells.append(_framed(visualizer.get_image()))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     rows = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]

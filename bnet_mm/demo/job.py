@@ -49,10 +49,11 @@ def run_demo(root: Path, work_dir: str = 'work_dirs/demo') -> Path:
 
 
 def _ap_table(message_hub) -> Table:
-    table = Table(title='Box AP on the 60 validation pictures (IoU 0.50:0.95)')
+    table = Table(title='Box AP, 60 validation pictures')
     row = []
     for column, key in COLUMNS.items():
         table.add_column(column, justify='right')
-        row.append(f'{100 * message_hub.get_scalar(f"val/coco/{key}").current():.1f}')
+        value = message_hub.get_scalar(f'val/coco/{key}').current()
+        row.append(f'{100 * value:.1f}' if value >= 0 else '-')  # COCO: no object of this size
     table.add_row(*row)
     return table

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
@@ -77,6 +78,7 @@ def set_run_options(
     Raises:
         InputError: an option that this config cannot take.
     """
+    _check_launcher(launcher)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -86,6 +88,8 @@ def set_run_options(
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise InputError(f'--amp takes an OptimWrapper; this config has optim_wrapper {kind}')
+        if get_device() == 'cpu':
+            raise InputError('--amp needs an accelerator, and torch finds none on this machine')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
@@ -96,6 +100,10 @@ def set_run_options(
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+    for name in LOADERS:
+        # torch refuses workers that persist where there are none.
+        if (cfg.get(name) or {}).get('num_workers') == 0:
+            cfg[name]['persistent_workers'] = False
     _settle_loop(cfg)
 
 
@@ -123,6 +131,24 @@ def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: flo
                 hook[name] = show_dir
                 return
         cfg.visualizer['save_dir'] = show_dir  # mmseg's
+
+
+def _check_launcher(launcher: str) -> None:
+    """Raises InputError where mmengine would fail on the environment a launcher should have set."""
+    if launcher == 'none':
+        return
+    sets, script = {
+        'pytorch': ('RANK', 'tools/dist_train.sh CONFIG GPUS, or torchrun'),
+        'slurm': ('SLURM_PROCID', 'tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR, or srun'),
+        'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun'),
+    }[launcher]
+    if sets not in os.environ:
+        raise InputError(f'--launcher {launcher}: {sets} is not set; start this with {script}')
+    if get_device() == 'cpu':
+        raise InputError(
+            f'--launcher {launcher}: mmengine gives each process an accelerator, and torch finds '
+            f'none on this machine'
+        )
 
 
 def _settle_loop(cfg: Config) -> None:

@@ -27,7 +27,8 @@ def test_stock_schedule_is_the_papers():
     assert cfg.train_dataloader.dataset.data_root == 'data/coco/'
 
 
-def test_run_options():
+def test_run_options(monkeypatch):
+    monkeypatch.setattr('bnet_mm.engine.config.get_device', lambda: 'cuda')
     cfg = load_config(STOCK)
     set_run_options(cfg, config_path=STOCK, amp=True, auto_scale_lr=True, validate=False, seed=7)
     assert cfg.work_dir == 'work_dirs/faster_rcnn_r50_bnet5_fpn_1x'
@@ -75,3 +76,17 @@ def test_configs_that_cannot_be_read(tmp_path, text, sentence):
     path.write_text(text)
     with pytest.raises(InputError, match=sentence):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ('run', 'sentence'),
+    [
+        (dict(launcher='pytorch'), r'RANK is not set; start this with tools/dist_train\.sh'),
+        (dict(launcher='slurm'), 'SLURM_PROCID is not set'),
+        (dict(amp=True), '--amp needs an accelerator'),
+    ],
+)
+def test_run_options_that_this_machine_cannot_take(run, sentence, monkeypatch):
+    monkeypatch.setattr('bnet_mm.engine.config.get_device', lambda: 'cpu')
+    with pytest.raises(InputError, match=sentence):
+        set_run_options(load_config(STOCK), config_path=STOCK, **run)

@@ -59,9 +59,7 @@ def test_killed_and_resumed_equals_uninterrupted(loop, workers, tiny_config, tmp
     options = [
         *options,
         f'train_dataloader.num_workers={workers}',
-        f'train_dataloader.persistent_workers={workers > 0}',
         'val_dataloader.num_workers=0',
-        'val_dataloader.persistent_workers=False',
     ]
     arguments = [tiny_config, '--seed', 3, '--cfg-options', *options]
     run_tool('train.py', *arguments, '--work-dir', tmp_path / 'whole', check=True)
