@@ -1,4 +1,4 @@
-"""Makes OpenMMLab's registries know BNET and the backbones that place it.
+"""Makes OpenMMLab's registries know BNET and what goes with it.
 
 `norm_cfg=dict(type='BNET', k=5)` works through mmengine's root registry in every library. The
 backbones of a library are replaced under their own names when that library's registry loads its
@@ -7,7 +7,7 @@ modules, which mmengine does on first use: importing `bnet_mm` imports none of t
 
 from importlib import import_module
 
-from mmengine.registry import MODELS, Registry
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
 
 from bnet_mm import compat
 from bnet_mm.norm import BNET
@@ -20,22 +20,29 @@ def register() -> None:
     """Registers everything with mmengine; called once, by `import bnet_mm`."""
     compat.apply()
     MODELS.register_module('BNET', module=BNET)
-    for child in MODELS.children.values():
-        _add_backbones(child)
+    _load_with_children(MODELS, BACKBONES.get)
+    # A library's registry looks into mmengine's without loading it, so each must know of it.
+    _load_with(OPTIM_WRAPPER_CONSTRUCTORS, 'bnet_mm.optim')
+    _load_with_children(OPTIM_WRAPPER_CONSTRUCTORS, lambda scope: 'bnet_mm.optim')
+
+
+def _load_with_children(root: Registry, module_of) -> None:
+    """Makes each library's registry below `root` load `module_of(scope)` with its own modules."""
+    for child in root.children.values():
+        _load_with(child, module_of(child.scope))
 
     # mmengine has no public event for 'a library's registry is born', and this is where it joins
     # its root; the library's own modules are imported later, from `_locations`.
-    add_child = MODELS._add_child
+    add_child = root._add_child
 
-    def add_child_with_backbones(registry: Registry) -> None:
+    def add_child_and_module(registry: Registry) -> None:
         add_child(registry)
-        _add_backbones(registry)
+        _load_with(registry, module_of(registry.scope))
 
-    MODELS._add_child = add_child_with_backbones
+    root._add_child = add_child_and_module
 
 
-def _add_backbones(registry: Registry) -> None:
-    module = BACKBONES.get(registry.scope)
+def _load_with(registry: Registry, module: str | None) -> None:
     if module is None:
         return
     if registry._imported:

@@ -19,19 +19,19 @@ class Toy(BaseModel):
         return {'loss': out.mean()} if mode == 'loss' else out
 
 
-def runner(work_dir, **checkpoint) -> Runner:
+def runner(work_dir) -> Runner:
     return Runner(
         Toy(),
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=[torch.ones(2)] * 2,
+            dataset=[dict(inputs=torch.ones(2))] * 2,
             batch_size=2,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=3),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1, **checkpoint)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)),
         experiment_name=work_dir.name,
         log_level='ERROR',
     )

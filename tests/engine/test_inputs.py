@@ -33,7 +33,7 @@ def said(result) -> str:
         ('load_from=gone.pth', 'load_from: checkpoint gone.pth: there is no file'),
         ('nonsense', '--cfg-options takes KEY=VALUE'),
         ('train_dataloader.dataset.type=CocoDatset', 'CocoDatset is not in the mmdet::dataset'),
-        ('model.backbone.norm_cfg.type=BNETT', 'BNETT'),
+        ('model.backbone.norm_cfg.type=BNETT', 'the config does not fit the library'),
         ('model.backbone.dept=50', "unexpected keyword argument 'dept'"),
     ],
 )
