@@ -70,13 +70,6 @@ def test_missing_dataset_names_the_command_that_draws_one(run_tool, tmp_path):
 
 
 def test_missing_library(tmp_path, run_tool):
-    (tmp_path / 'sitecustomize.py').write_text(
-        'import sys\n'
-        'class Refuse:\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        "        if name == 'mmcv':\n"
-        '            raise ModuleNotFoundError(name)\n'
-    )
     (tmp_path / 'config.py').write_text("default_scope = 'mmrotate'\n_base_ = 'mmrotate::x/y.py'\n")
     sentence = said(run_tool('train.py', 'config.py'))
     assert 'needs a package that is not installed' in sentence

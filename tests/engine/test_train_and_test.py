@@ -55,8 +55,8 @@ def test_out_wants_a_pickle(tiny_config, run_tool):
     assert '--out found.json: predictions are pickled' in result.stderr
 
 
-def test_learns_on_real_photos(real_data, tiny_config, run_tool, tmp_path):
-    """The stock config with options only, on photos, trains and evaluates."""
+def test_runs_on_real_photos(real_data, tiny_config, run_tool, tmp_path):
+    """Three steps and an evaluation on photos, with nothing but options to the config."""
     bccd = real_data / 'bccd'
     classes = "('RBC','WBC','Platelets')"
     options = [
