@@ -7,8 +7,11 @@ import os
 import pickle
 import sys
 from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from types import ModuleType
 
 import mmengine.utils.dl_utils
 import numpy as np
@@ -23,6 +26,7 @@ def apply() -> None:
     allow_mmengine_checkpoints()
     download_weights_only()
     write_files_whole()
+    complete_mmaction()
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -107,3 +111,36 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def complete_mmaction() -> None:
+    """Lets mmaction2 import where its wheel lacks `mmaction.models.localizers.drn`.
+
+    The wheel of 1.2.0 leaves that package out and imports it all the same
+    (open-mmlab/mmaction2#2714). The stand-in comes last in the import path, so that an installation
+    that is whole uses its own.
+    """
+    sys.meta_path.append(_MissingLocalizer())
+
+
+class _MissingLocalizer(MetaPathFinder, Loader):
+    """Finds the absent package with a `DRN` that says where to get it when it is built."""
+
+    PACKAGE = 'mmaction.models.localizers.drn'
+
+    def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
+        if fullname not in (self.PACKAGE, f'{self.PACKAGE}.drn'):
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname == self.PACKAGE)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ != self.PACKAGE:
+            module.DRN = _MissingDRN
+
+
+class _MissingDRN:
+    def __init__(self, *args, **kwargs):
+        raise ImportError(
+            'DRN is not in the mmaction2 that is installed: its wheel was published without it '
+            '(open-mmlab/mmaction2#2714); install mmaction2 from its source repository'
+        )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from bnet_mm.errors import InputError
-from bnet_mm.norm import BNET, EnhancedNorm
+from bnet_mm.norm import BNET, EnhancedNorm, SyncBNET
 from bnet_mm.norm.depthwise import check_kernel
 
 # How torchvision, timm and the OpenMMLab libraries call the classes of a residual block.
@@ -145,8 +145,12 @@ def _problem(norm: nn.Module | None) -> str | None:
         return 'does not exist'
     if isinstance(norm, EnhancedNorm):
         return 'is enhanced already'
-    # Exact types: a subclass may do more than normalize (timm's BatchNormAct2d also activates).
-    if type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(norm).__name__ == '_BatchNormXd':
+    # Exact types: a subclass may do more than normalize (timm's BatchNormAct2d also activates). Two
+    # of mmengine's, known by name, only differ in how they check the input.
+    if type(norm) is nn.BatchNorm2d or (
+        isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        and type(norm).__name__ in ('SyncBatchNorm', '_BatchNormXd')
+    ):
         return None
     return f'is a {type(norm).__name__}, not a BatchNorm2d or SyncBatchNorm'
 
@@ -155,7 +159,8 @@ def _enhanced(norm: nn.modules.batchnorm._BatchNorm, k: int, dilation: int) -> B
     tensors = [*norm.parameters(), *norm.buffers()]
     device = tensors[0].device if tensors else None
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)
-    bnet = BNET(
+    synchronized = isinstance(norm, nn.SyncBatchNorm)
+    bnet = (SyncBNET if synchronized else BNET)(
         norm.num_features,
         k=k,
         dilation=dilation,
@@ -165,17 +170,8 @@ def _enhanced(norm: nn.modules.batchnorm._BatchNorm, k: int, dilation: int) -> B
         device=device,
         dtype=dtype,
     )
-    if isinstance(norm, nn.SyncBatchNorm):
-        bnet.norm = nn.SyncBatchNorm(
-            norm.num_features,
-            eps=norm.eps,
-            momentum=norm.momentum,
-            affine=False,
-            track_running_stats=norm.track_running_stats,
-            process_group=norm.process_group,
-            device=device,
-            dtype=dtype,
-        )
+    if synchronized:
+        bnet.norm.process_group = norm.process_group
     # Not strict: a norm without scale and shift leaves the kernel at Dirac.
     bnet.load_state_dict(norm.state_dict(), strict=False)
     if norm.affine:

@@ -10,16 +10,21 @@ from importlib import import_module
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
 
 from bnet_mm import compat
-from bnet_mm.norm import BNET
+from bnet_mm.norm import BNET, SyncBNET
 
 # Library scope -> the module that registers its placement-aware backbones.
-BACKBONES = {'mmdet': 'bnet_mm.backbones.mmdet'}
+BACKBONES = {
+    'mmaction': 'bnet_mm.backbones.mmaction',
+    'mmdet': 'bnet_mm.backbones.mmdet',
+    'mmseg': 'bnet_mm.backbones.mmseg',
+}
 
 
 def register() -> None:
     """Registers everything with mmengine; called once, by `import bnet_mm`."""
     compat.apply()
-    MODELS.register_module('BNET', module=BNET)
+    for norm in (BNET, SyncBNET):
+        MODELS.register_module(norm.__name__, module=norm)
     _load_with_children(MODELS, BACKBONES.get)
     # A library's registry looks into mmengine's without loading it, so each must know of it.
     _load_with(OPTIM_WRAPPER_CONSTRUCTORS, 'bnet_mm.optim')

@@ -10,14 +10,14 @@ from bnet_mm.backbones.placement_aware import PlacementAware
 
 @MODELS.register_module(force=True)
 class ResNet(PlacementAware, _ResNet):
-    """`mmdet.ResNet`; `norm_cfg=dict(type='BNET', ...)` also takes `positions`."""
+    """`mmdet.ResNet`; a BNET `norm_cfg` also takes `positions`."""
 
 
 @MODELS.register_module(force=True)
 class ResNetV1d(PlacementAware, _ResNetV1d):
-    """`mmdet.ResNetV1d`; `norm_cfg=dict(type='BNET', ...)` also takes `positions`."""
+    """`mmdet.ResNetV1d`; a BNET `norm_cfg` also takes `positions`."""
 
 
 @MODELS.register_module(force=True)
 class ResNeXt(PlacementAware, _ResNeXt):
-    """`mmdet.ResNeXt`; `norm_cfg=dict(type='BNET', ...)` also takes `positions`."""
+    """`mmdet.ResNeXt`; a BNET `norm_cfg` also takes `positions`."""

@@ -1,7 +1,11 @@
 """What the placement-aware backbones of all libraries share."""
 
-from bnet_mm.norm import BNET
+from bnet_mm.norm import BNET, SyncBNET
 from bnet_mm.placement import enhance
+
+
+# What the network is built with before BNET takes its place.
+PLAIN = {BNET: 'BN', SyncBNET: 'SyncBN'}
 
 
 class PlacementAware:
@@ -9,7 +13,8 @@ class PlacementAware:
 
     `norm_cfg=dict(type='BNET', k=5, positions='C')` builds the library's own network with plain BN
     (every other entry of `norm_cfg` applies to it) and then enhances the norms at `positions`
-    (default 'C', paper table 10). With any other `norm_cfg` the network is the library's own.
+    (default 'C', paper table 10); `SyncBNET` does the same with SyncBN. With any other `norm_cfg`
+    the network is the library's own.
 
     Raises:
         InputError: see `bnet_mm.enhance`.
@@ -18,17 +23,18 @@ class PlacementAware:
     def __init__(self, *args, norm_cfg: dict | None = None, **kwargs):
         if norm_cfg is not None:
             kwargs['norm_cfg'] = norm_cfg
-        if norm_cfg is None or not is_bnet(norm_cfg.get('type')):
+        bnet = bnet_class(norm_cfg.get('type')) if norm_cfg is not None else None
+        if bnet is None:
             super().__init__(*args, **kwargs)
             return
-        plain = {**norm_cfg, 'type': 'BN'}
+        plain = {**norm_cfg, 'type': PLAIN[bnet]}
         placing = {key: plain.pop(key) for key in ('k', 'dilation', 'positions') if key in plain}
         super().__init__(*args, **{**kwargs, 'norm_cfg': plain})
         enhance(self, **placing)
 
 
-def is_bnet(norm_type: object) -> bool:
-    """Tells whether the `type` of a norm_cfg, a class or a name with or without scope, is BNET."""
+def bnet_class(norm_type: object) -> type[BNET] | None:
+    """Returns which BNET the `type` of a norm_cfg, a class or a name with any scope, means."""
     if isinstance(norm_type, str):
-        return norm_type.rpartition('.')[2] == BNET.__name__
-    return norm_type is BNET
+        norm_type = norm_type.rpartition('.')[2]
+    return next((bnet for bnet in PLAIN if norm_type in (bnet, bnet.__name__)), None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from bnet_mm.backbones.placement_aware import is_bnet
+from bnet_mm.backbones.placement_aware import bnet_class
 from bnet_mm.checkpoint import read_checkpoint
 from bnet_mm.engine.data import check_data
 from bnet_mm.errors import InputError
@@ -76,7 +76,7 @@ def package_error(error: Exception) -> str:
 def check_norms(node: object, where: str = 'model') -> None:
     """Raises InputError for a BNET norm_cfg anywhere below `node` that cannot be built."""
     if isinstance(node, dict):
-        if is_bnet(node.get('type')):
+        if bnet_class(node.get('type')):
             unknown = sorted(set(node) - NORM_KEYS)
             if unknown:
                 raise InputError(

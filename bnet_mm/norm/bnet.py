@@ -33,6 +33,8 @@ class BNET(EnhancedNorm):
             `positions` came from a backbone that cannot place norms.
     """
 
+    _norm_class = nn.BatchNorm2d
+
     def __init__(
         self,
         num_features: int,
@@ -53,7 +55,7 @@ class BNET(EnhancedNorm):
                 f'Leave positions out of this norm_cfg to enhance every norm it builds, or build '
                 f"the network with plain BN and call bnet_mm.enhance(model, k={k}, positions='...')"
             )
-        norm = nn.BatchNorm2d(
+        norm = self._norm_class(
             num_features,
             eps=eps,
             momentum=momentum,
@@ -63,3 +65,13 @@ class BNET(EnhancedNorm):
             dtype=dtype,
         )
         super().__init__(norm, num_features, k, dilation, device=device, dtype=dtype)
+
+
+class SyncBNET(BNET):
+    """`BNET` with batch statistics over all processes, as `torch.nn.SyncBatchNorm` has them.
+
+    In a config: `norm_cfg=dict(type='SyncBNET', k=5)`. Without processes, on a CPU too, it computes
+    what `BNET` does. Arguments, shapes and errors are those of `BNET`.
+    """
+
+    _norm_class = nn.SyncBatchNorm
