@@ -1,0 +1,4 @@
+# As faster_rcnn_r50_bn_fpn_ms_2x.py, with a ResNet-101.
+_base_ = 'faster_rcnn_r50_bn_fpn_ms_2x.py'
+
+model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')))
