@@ -1,6 +1,7 @@
 """Looks at what a run will need before anything is built, and says what is missing."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,6 +41,19 @@ def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:
         except InputError as error:
             raise InputError(f'{where}: {error}') from error
     check_data(cfg, stages)
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Turns what a library says of a config it cannot build into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
+            raise InputError(f'the config does not fit the library: {error}') from error
+        raise
 
 
 def check_library(scope: str | None) -> None:

@@ -20,7 +20,7 @@ from bnet_mm.engine.data import (
     explain_bad_annotations,
     explain_empty_dataset,
 )
-from bnet_mm.engine.inputs import check_inputs
+from bnet_mm.engine.inputs import check_inputs, config_errors
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -129,7 +129,8 @@ def _dump_results(cfg: Config, out: str) -> DumpResults:
 def _input_errors(cfg: Config) -> Iterator[None]:
     """Turns those failures inside a run that have a cause in the input into one sentence."""
     try:
-        yield
+        with config_errors():
+            yield
     except InputError:
         raise
     except URLError as error:
@@ -143,8 +144,6 @@ def _input_errors(cfg: Config) -> Iterator[None]:
         last_line = str(error).strip().splitlines()[-1]
         raise InputError(f'a file that the dataset lists is missing: {last_line}') from error
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
-            raise InputError(f'the config does not fit the library: {error}') from error
         # The libraries fail on a broken annotation file in as many ways as it can be broken.
         sentence = explain_bad_annotations(cfg)
         if sentence is None and 'need at least one array' in str(error):

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from bnet_mm.errors import InputError
 from bnet_mm.norm.depthwise import DepthwiseTransform, dirac_kernel
 
 
@@ -66,7 +67,7 @@ class EnhancedNorm(nn.Module):
         # The norm's own check is gone once a library has converted it to synchronized statistics
         # and back, and a convolution would read a (C, H, W) map as an unbatched image.
         if input.dim() != 4:
-            raise ValueError(
+            raise InputError(
                 f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got '
                 f'{input.dim()}-D of shape {tuple(input.shape)}'
             )

@@ -1,0 +1,176 @@
+"""What a config's model costs, beside its BN twin and beside the paper's figures."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import yaml
+from mmengine.config import Config
+from torch import nn
+
+from bnet_mm.analysis import dataless
+from bnet_mm.analysis.counting import Complexity, count_complexity
+from bnet_mm.backbones.placement_aware import PLAIN, bnet_class
+from bnet_mm.engine.config import load_config
+from bnet_mm.engine.inputs import check_library, check_norms, config_errors
+from bnet_mm.errors import InputError
+from bnet_mm.placement import enhance
+
+PAPER_COSTS = Path(__file__).with_name('paper_costs.yml')
+BNET_KEYS = ('k', 'dilation', 'positions')
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """One line of a table of costs.
+
+    Attributes:
+        name: the config, or the paper's model.
+        norm: the norm, as the paper writes it.
+        shape: height and width of the input.
+        cost: what it costs; None for a model that is not built here.
+        over_bn: what that is more than the same network with plain BN.
+        paper: the paper's `table`, `params` (millions) and `gflops`, as far as it has them.
+    """
+
+    name: str
+    norm: str
+    shape: tuple[int, int]
+    cost: Complexity | None
+    over_bn: Complexity | None
+    paper: dict
+
+
+def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict | None) -> CostRow:
+    """Returns the costs of the model of a config file, without any dataset or weights.
+
+    Args:
+        path: the config, of any OpenMMLab library.
+        shape: height and width of the input; without it the library's usual one, at which the
+            paper's figures hold.
+        options: entries of the config to change.
+
+    Raises:
+        InputError: the config cannot be read or built, or its model cannot run on a picture alone.
+    """
+    cfg = load_config(path, options)
+    if not cfg.get('model'):
+        raise InputError(f'config {path} has no model')
+    check_library(cfg.get('default_scope'))
+    check_norms(cfg.model)
+    paper = {}
+    if shape is None and not options:
+        paper = _paper_rows_by_config().get(Path(path).stem, {})
+    shape = shape or dataless.input_shape(cfg)
+    norms = list(dict.fromkeys(_bnets(cfg.model)))
+    with config_errors():
+        cost = _count(cfg, shape)
+        twin = _count(bn_twin(cfg), shape) if norms else cost
+    norm = ', '.join(norms) or str(
+        cfg.model.get('backbone', {}).get('norm_cfg', {}).get('type', '-')
+    )
+    return CostRow(Path(path).stem, norm, shape, cost, cost - twin, paper)
+
+
+def bn_twin(cfg: Config) -> Config:
+    """Returns a copy of `cfg` in which every BNET is the plain batch norm it was built on."""
+    twin = deepcopy(cfg)
+    for norm_cfg in _norm_cfgs(twin.model):
+        norm_cfg['type'] = PLAIN[bnet_class(norm_cfg['type'])]
+        for key in BNET_KEYS:
+            norm_cfg.pop(key, None)
+    return twin
+
+
+def paper_costs(configs: str | Path) -> Iterator[CostRow]:
+    """Yields every row of the paper that has a cost column, with ours beside it.
+
+    Args:
+        configs: the folder of this package's configs.
+    """
+    for row in _paper_rows():
+        name = f'{row["model"]}, table {row["table"]}'
+        if 'config' in row:
+            ours = _shipped(str(Path(configs) / f'{row["config"]}.py'))
+            yield CostRow(name, row['norm'], ours.shape, ours.cost, ours.over_bn, row)
+            continue
+        shape, cost, over_bn = dataless.DEFAULT_SHAPE, None, None
+        if 'torchvision' in row:
+            cost = _torchvision_cost(row)
+            over_bn = cost - _torchvision_cost({**row, 'norm': 'BN'})
+        yield CostRow(name, row['norm'], shape, cost, over_bn, row)
+
+
+@cache
+def _shipped(path: str) -> CostRow:
+    return config_costs(path, None, None)
+
+
+@cache
+def _paper_rows() -> list[dict]:
+    return yaml.safe_load(PAPER_COSTS.read_text())
+
+
+def _paper_rows_by_config() -> dict[str, dict]:
+    return {row['config']: row for row in _paper_rows() if 'config' in row}
+
+
+def _count(cfg: Config, shape: tuple[int, int]) -> Complexity:
+    def count_on(device: str) -> Complexity:
+        model = dataless.build(cfg, device)
+        with torch.device(device):
+            return count_complexity(model, lambda: dataless.forward(model, cfg, shape))
+
+    try:
+        return count_on('meta')
+    except (RuntimeError, TypeError):
+        # Some models decide by values, or use operators that have no meta version: these compute.
+        return count_on('cpu')
+
+
+def _torchvision_cost(row: dict) -> Complexity:
+    import torchvision
+
+    with torch.device('meta'):
+        width = {'width_mult': row['width']} if 'width' in row else {}
+        model = torchvision.models.get_model(row['torchvision'], **width).eval()
+        if row['norm'].startswith('BNET'):
+            k = int(row['norm'].split()[0].partition('-')[2])
+            placing = {key: row[key] for key in ('positions', 'dilation') if key in row}
+            for part, positions in _places(model):
+                enhance(part, k, **{'positions': positions, **placing})
+        picture = torch.empty(1, 3, *dataless.DEFAULT_SHAPE)
+        return count_complexity(model, lambda: model(picture))
+
+
+def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Yields the parts of a torchvision model to enhance: all of a ResNet, MobileNetV2's expansions."""
+    expansions = [
+        module.conv[0]
+        for module in model.modules()
+        if type(module).__name__ == 'InvertedResidual' and len(module.conv) == 4
+    ]
+    if expansions:
+        yield from ((expansion, 'all') for expansion in expansions)
+    else:
+        yield model, 'C'
+
+
+def _bnets(model_cfg: object) -> Iterator[str]:
+    for norm_cfg in _norm_cfgs(model_cfg):
+        spread = f' dilation {norm_cfg["dilation"]}' if norm_cfg.get('dilation', 1) > 1 else ''
+        yield f'BNET-{norm_cfg.get("k", 3)}{spread}'
+
+
+def _norm_cfgs(node: object) -> Iterator[dict]:
+    if isinstance(node, dict):
+        if bnet_class(node.get('type')):
+            yield node
+        for value in node.values():
+            yield from _norm_cfgs(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _norm_cfgs(value)

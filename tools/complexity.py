@@ -1,0 +1,51 @@
+"""Counts parameters and multiply-accumulates of configs, beside their BN twins and the paper.
+
+tools/complexity.py configs/faster_rcnn_r50_bnet5_fpn_1x.py
+tools/complexity.py --paper --markdown
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+
+from bnet_mm.analysis.complexity import config_costs, paper_costs
+from bnet_mm.analysis.cost_tables import as_json, as_markdown, as_rich
+from bnet_mm.engine.command_line import exit_on_input_error
+
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Count what models cost.')
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files')
+    parser.add_argument(
+        '--paper', action='store_true', help="every cost column of the paper's tables beside ours"
+    )
+    parser.add_argument(
+        '--shape', nargs=2, type=int, metavar=('H', 'W'), help='height and width of the input'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument('--markdown', action='store_true', help='print a Markdown table')
+    output.add_argument('--json', action='store_true', help='print JSON')
+    args = parser.parse_args()
+    if bool(args.configs) == args.paper:
+        parser.error("name config files, or --paper for the paper's tables")
+    with exit_on_input_error('complexity.py'):
+        if args.paper:
+            rows = list(paper_costs(CONFIGS))
+        else:
+            shape = tuple(args.shape) if args.shape else None
+            rows = [config_costs(path, shape, args.cfg_options) for path in args.configs]
+    if args.json:
+        print(as_json(rows))
+    elif args.markdown:
+        print(as_markdown(rows))
+    else:
+        Console().print(as_rich(rows))
+
+
+if __name__ == '__main__':
+    main()
