@@ -1,4 +1,4 @@
-# TSN R50 with BNET-3, RGB, on UCF-101 split 1: 8 GPUs x 32 clips, from extracted frames (paper, table 8).
+# TSN R50 with BNET-3, RGB, on UCF-101 split 1: extracted frames, 8 GPUs x 32 clips (table 8).
 _base_ = 'tsn_r50_bn_1x1x3_100e_ucf101_split1_rawframes_rgb.py'
 custom_imports = dict(imports=['bnet_mm'])
 

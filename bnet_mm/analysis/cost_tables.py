@@ -23,7 +23,7 @@ LEGEND = (
 def as_rich(rows: Sequence[CostRow]) -> Table:
     """Returns the rows as a table for the terminal, what is more than BN's below each figure."""
     table = Table(caption=f'Second lines: more than with BN. {LEGEND}', caption_justify='left')
-    table.add_column('Model', overflow='fold')
+    table.add_column('Model', overflow='fold', min_width=28)
     for column in ('#Params', 'trained', 'GMACs', 'GFLOPs', 'paper: #Params', 'GFLOPs'):
         table.add_column(column, justify='right')
     for row in rows:
@@ -42,7 +42,7 @@ def as_markdown(rows: Sequence[CostRow]) -> str:
 
 
 def as_json(rows: Sequence[CostRow]) -> str:
-    """Returns the rows as a JSON list; parameters, MACs and FLOPs in units, the paper's as printed."""
+    """Returns the rows as a JSON list; ours in units, the paper's figures as printed."""
     return json.dumps([asdict(row) for row in rows], indent=2)
 
 

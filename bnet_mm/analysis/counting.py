@@ -55,9 +55,8 @@ def count_complexity(model: nn.Module, forward: Callable[[], object]) -> Complex
     elements, deformable = [], []
 
     def count_elements(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.modules.conv._ConvNd) and module.bias is not None:
-            elements.append(output.numel())
-        elif isinstance(module, BY_OUTPUT):
+        biased = isinstance(module, nn.modules.conv._ConvNd) and module.bias is not None
+        if biased or isinstance(module, BY_OUTPUT):
             elements.append(output.numel())
         elif isinstance(module, BY_INPUT):
             elements.append(inputs[0].numel())

@@ -71,7 +71,7 @@ def _clip_length(cfg: Config) -> int:
         if 'clip_len' in step:
             return step['clip_len']
     raise InputError(
-        'a 3-D recognizer is counted for the clip_len of its test pipeline: it has none'
+        'a 3-D recognizer is counted at the clip_len of its test pipeline, which is missing'
     )
 
 

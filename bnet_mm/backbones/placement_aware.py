@@ -3,7 +3,6 @@
 from bnet_mm.norm import BNET, SyncBNET
 from bnet_mm.placement import enhance
 
-
 # What the network is built with before BNET takes its place.
 PLAIN = {BNET: 'BN', SyncBNET: 'SyncBN'}
 
