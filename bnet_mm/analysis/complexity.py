@@ -147,7 +147,7 @@ def _torchvision_cost(row: dict) -> Complexity:
 
 
 def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Yields what to enhance of a torchvision model, and where: all, or MobileNetV2's expansions."""
+    """Yields the parts of a torchvision model to enhance, and where in them."""
     expansions = [
         module.conv[0]
         for module in model.modules()
