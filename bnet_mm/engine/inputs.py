@@ -109,19 +109,25 @@ def check_norms(node: object, where: str = 'model') -> None:
             check_norms(value, f'{where}.{i}')
 
 
+def pretrained_sources(node: object, where: str = 'model') -> Iterator[tuple[str, str]]:
+    """Yields each entry of a model's config that names pretrained weights, and the file or URL."""
+    if isinstance(node, dict):
+        for key in ('pretrained', 'checkpoint'):
+            source = node.get(key)
+            if isinstance(source, str) and (
+                key == 'pretrained' or node.get('type') == 'Pretrained'
+            ):
+                yield f'{where}.{key}', source
+        for key, value in node.items():
+            yield from pretrained_sources(value, f'{where}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from pretrained_sources(value, f'{where}.{i}')
+
+
 def _checkpoints(cfg: Config) -> Iterator[tuple[str, Path]]:
     if cfg.get('load_from') and '://' not in cfg.load_from:
         yield 'resume' if cfg.get('resume') else 'load_from', Path(cfg.load_from)
-    yield from _pretrained(cfg.get('model'), 'model')
-
-
-def _pretrained(node: object, where: str) -> Iterator[tuple[str, Path]]:
-    if isinstance(node, dict):
-        source = node.get('checkpoint')
-        if node.get('type') == 'Pretrained' and isinstance(source, str) and '://' not in source:
+    for where, source in pretrained_sources(cfg.get('model')):
+        if '://' not in source:
             yield where, Path(source)
-        for key, value in node.items():
-            yield from _pretrained(value, f'{where}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from _pretrained(value, f'{where}.{i}')

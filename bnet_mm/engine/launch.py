@@ -15,12 +15,8 @@ from mmengine.runner import Runner
 
 from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
-from bnet_mm.engine.data import (
-    DatasetCheckHook,
-    explain_bad_annotations,
-    explain_empty_dataset,
-)
-from bnet_mm.engine.inputs import check_inputs, config_errors
+from bnet_mm.engine.data import DatasetCheckHook, explain_failure
+from bnet_mm.engine.inputs import check_inputs, config_errors, pretrained_sources
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -68,6 +64,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
         _set_tta(cfg)
     with _input_errors(cfg):
         runner = _build_runner(cfg)
+        runner.register_hook(DatasetCheckHook())
         if out is not None:
             runner.test_evaluator.metrics.append(_dump_results(cfg, out))
         return runner.test()
@@ -134,20 +131,13 @@ def _input_errors(cfg: Config) -> Iterator[None]:
     except InputError:
         raise
     except URLError as error:
+        entry = next((where for where, _ in pretrained_sources(cfg.get('model'))), 'load_from')
         raise InputError(
             f'weights could not be downloaded ({error}): connect this machine, put the file into '
-            f'{torch.hub.get_dir()}/checkpoints, or name one with --cfg-options '
-            f'model.backbone.init_cfg.checkpoint=FILE'
+            f'{torch.hub.get_dir()}/checkpoints, or name another with --cfg-options {entry}=FILE'
         ) from error
-    except FileNotFoundError as error:
-        # A data worker hands its whole traceback over as the text of the error.
-        last_line = str(error).strip().splitlines()[-1]
-        raise InputError(f'a file that the dataset lists is missing: {last_line}') from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        # The libraries fail on a broken annotation file in as many ways as it can be broken.
-        sentence = explain_bad_annotations(cfg)
-        if sentence is None and 'need at least one array' in str(error):
-            sentence = explain_empty_dataset(cfg)  # mmengine, packing the list of no pictures
+    except Exception as error:
+        sentence = explain_failure(cfg, error)
         if sentence is None:
             raise
         raise InputError(sentence) from error

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnet_mm.engine.inputs import pretrained_sources
 from bnet_mm.norm import EnhancedNorm
 
 
@@ -63,11 +64,12 @@ def describe_weights(runner: Runner) -> str:
         return f'Weights: all, with the optimizer, resumed from {load_from}'
     if load_from:
         return f'Weights: all, loaded from {load_from}'
-    backbone = (runner.cfg.get('model') or {}).get('backbone') or {}
-    init_cfg = backbone.get('init_cfg') or {}
-    source = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
-    if source:
-        return f'Weights: backbone from {source}, the rest from random values'
+    model = runner.cfg.get('model') or {}
+    for where, source in pretrained_sources(model):
+        part = 'all' if where.startswith('model.init_cfg') else 'backbone'
+        rest = '' if part == 'all' else ', the rest from random values'
+        return f'Weights: {part} from {source}{rest}'
+    backbone = model.get('backbone') or {}
     line = 'Weights: all from random values'
     if backbone.get('norm_eval') or backbone.get('frozen_stages', -1) >= 0:
         line += (

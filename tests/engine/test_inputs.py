@@ -82,7 +82,7 @@ def test_truncated_checkpoints(tiny_config, run_tool, tmp_path):
     sentence = said(run_tool('train.py', tiny_config, '--cfg-options', 'load_from=x.pth'))
     assert 'load_from: checkpoint x.pth cannot be read' in sentence
     sentence = said(run_tool('train.py', pretrained(tiny_config, 'x.pth')))
-    assert 'model.backbone.init_cfg: checkpoint x.pth cannot be read' in sentence
+    assert 'model.backbone.init_cfg.checkpoint: checkpoint x.pth cannot be read' in sentence
     sentence = said(run_tool('train.py', tiny_config, '--resume', 'x.pth'))
     assert 'resume: checkpoint x.pth cannot be read' in sentence
 
