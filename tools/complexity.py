@@ -7,12 +7,15 @@ tools/complexity.py --paper --markdown
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.console import Console
 
 from bnet_mm.analysis.complexity import config_costs, paper_costs
 from bnet_mm.analysis.cost_tables import as_json, as_markdown, as_rich
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import (
+    add_config_options,
+    exit_on_input_error,
+    parse_arguments,
+)
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 
@@ -26,11 +29,11 @@ def main() -> None:
     parser.add_argument(
         '--shape', nargs=2, type=int, metavar=('H', 'W'), help='height and width of the input'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add_config_options(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument('--markdown', action='store_true', help='print a Markdown table')
     output.add_argument('--json', action='store_true', help='print JSON')
-    args = parser.parse_args()
+    args = parse_arguments(parser)
     if bool(args.configs) == args.paper:
         parser.error("name config files, or --paper for the paper's tables")
     with exit_on_input_error('complexity.py'):

@@ -1,26 +1,47 @@
-"""Draws a small labelled dataset in the layout of a real one.
+"""Draws small labelled datasets in the layouts of real ones.
 
 tools/make_demo_data.py coco --out data        # writes data/coco
+tools/make_demo_data.py all --out data         # data/coco, cityscapes, VOCdevkit/VOC2012, ucf101
 """
 
 import argparse
 from pathlib import Path
 
-from bnet_mm.demo import write_coco
+from bnet_mm.demo import write_cityscapes, write_coco, write_ucf101, write_voc
 from bnet_mm.engine.command_line import exit_on_input_error
+
+# What to call, and the dataset's place below --out in the stock configs.
+LAYOUTS = {
+    'coco': (write_coco, 'coco'),
+    'cityscapes': (write_cityscapes, 'cityscapes'),
+    'voc': (write_voc, 'VOCdevkit/VOC2012'),
+    'ucf101': (write_ucf101, 'ucf101'),
+}
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+    return number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw a small labelled dataset.')
-    parser.add_argument('layout', choices=['coco'], help='the dataset whose layout to write')
+    parser.add_argument(
+        'layout', choices=[*LAYOUTS, 'all'], help='the dataset whose layout to write'
+    )
     parser.add_argument('--out', default='data', help='parent folder (default: data)')
-    parser.add_argument('--train', type=int, default=480, help='training pictures (default: 480)')
-    parser.add_argument('--val', type=int, default=60, help='validation pictures (default: 60)')
+    parser.add_argument('--train', type=positive, help='training pictures or clips')
+    parser.add_argument('--val', type=positive, help='validation pictures or clips')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    with exit_on_input_error('make_demo_data.py'):
-        folder = write_coco(Path(args.out) / args.layout, args.train, args.val, args.seed)
-    print(f'{folder}: {args.train} training and {args.val} validation pictures')
+    counts = {key: getattr(args, key) for key in ('train', 'val') if getattr(args, key) is not None}
+    for layout in LAYOUTS if args.layout == 'all' else [args.layout]:
+        write, place = LAYOUTS[layout]
+        with exit_on_input_error('make_demo_data.py'):
+            folder = write(Path(args.out) / place, **counts, seed=args.seed)
+        print(folder)
 
 
 if __name__ == '__main__':

@@ -1,18 +1,14 @@
 """Writes drawn scenes in COCO 2017's layout, with COCO's categories, boxes and polygons."""
 
 import json
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
 
 import cv2
 import numpy as np
 
-from bnet_mm.demo.scene import Instance, draw_scene
-from bnet_mm.errors import InputError
-
-MARK = 'drawn_by_bnet_mm.json'
-SIZES = ((192, 256), (256, 192), (192, 256), (224, 224))  # height, width; most are landscape
+from bnet_mm.demo.folder import write_folder
+from bnet_mm.demo.objects import DRAWINGS
+from bnet_mm.demo.scene import SIZES, Instance, draw_scene
 
 # COCO's 80 categories in order; its ids run from 1 to 90 and leave ten of them out.
 NAMES = (  # noqa: SIM905 (eighty quoted words are no easier to read)
@@ -38,32 +34,12 @@ def write_coco(folder: str | Path, train: int = 480, val: int = 60, seed: int = 
     Raises:
         InputError: `folder` holds something else.
     """
-    folder = Path(folder)
-    recipe = {'train': train, 'val': val, 'seed': seed}
-    mark = folder / MARK
-    if mark.is_file() and json.loads(mark.read_text()) == recipe:
-        return folder
-    if folder.is_dir() and any(folder.iterdir()) and not mark.is_file():
-        raise InputError(
-            f'{folder} holds something that was not drawn here, and is left as it is; name another '
-            f'folder'
-        )
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f'{folder} is a file; name a folder')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
-    try:
-        part.chmod(0o755)
+
+    def draw(part: Path) -> None:
         _write_split(part, 'train2017', 0, train, seed)
         _write_split(part, 'val2017', train, val, seed)
-        (part / MARK).write_text(json.dumps(recipe))
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return folder
+
+    return write_folder(folder, {'train': train, 'val': val, 'seed': seed}, draw)
 
 
 def _write_split(root: Path, split: str, first: int, count: int, seed: int) -> None:
@@ -74,7 +50,7 @@ def _write_split(root: Path, split: str, first: int, count: int, seed: int) -> N
         # A generator for each picture: more of them do not change the first ones.
         rng = np.random.default_rng((seed, image_id))
         height, width = SIZES[rng.integers(len(SIZES))]
-        picture, instances = draw_scene(rng, height, width)
+        picture, instances = draw_scene(rng, height, width, DRAWINGS)
         file_name = f'{image_id:012d}.jpg'
         cv2.imwrite(str(root / split / file_name), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append({'id': image_id, 'file_name': file_name, 'height': height, 'width': width})

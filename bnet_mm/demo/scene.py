@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from bnet_mm.demo.objects import CANVAS, DRAWINGS, draw_object
+from bnet_mm.demo.ink import CANVAS, Drawing, draw_object
 from bnet_mm.demo.texture import background, camera, clouds, light
 
+SIZES = ((192, 256), (256, 192), (192, 256), (224, 224))  # height, width; most are landscape
 # A scene in which less is seen of some object is drawn anew, so that everything is labelled.
 MIN_VISIBLE = 0.35
 MIN_PIXELS = 60
@@ -22,12 +23,21 @@ class Instance:
 
 
 def draw_scene(
-    rng: np.random.Generator, height: int, width: int
+    rng: np.random.Generator, height: int, width: int, drawings: dict[str, Drawing]
 ) -> tuple[np.ndarray, list[Instance]]:
-    """Returns a `(height, width, 3)` uint8 BGR picture and its objects, the nearest one last."""
+    """Draws a picture of one to five objects.
+
+    Args:
+        rng: where the scene is taken from.
+        height, width: size of the picture.
+        drawings: the kinds of objects, by name.
+
+    Returns:
+        a `(height, width, 3)` uint8 BGR picture and its objects, the nearest one last.
+    """
     while True:
-        names = [str(name) for name in rng.choice(list(DRAWINGS), rng.integers(1, 6))]
-        placed = [(name, _place(rng, name, height, width)) for name in names]
+        names = [str(name) for name in rng.choice(list(drawings), rng.integers(1, 6))]
+        placed = [(name, _place(rng, drawings[name], height, width)) for name in names]
         placed.sort(key=lambda item: item[1][..., 3].sum())  # small ones are far away
         picture = background(rng, height, width)
         instances: list[Instance] = []
@@ -46,9 +56,9 @@ def draw_scene(
             return camera(rng, picture), instances
 
 
-def _place(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
+def _place(rng: np.random.Generator, kind: Drawing, height: int, width: int) -> np.ndarray:
     """Returns an object turned, scaled, sheared and moved into a `(height, width, 4)` layer."""
-    drawing = draw_object(rng, name)
+    drawing = draw_object(rng, kind)
     grain = 0.75 + 0.5 * clouds(rng, CANVAS, CANVAS)
     drawing[..., :3] *= (grain * light(rng, CANVAS, CANVAS))[..., None]
     size = min(height, width) * np.exp(rng.uniform(np.log(0.14), np.log(0.6)))

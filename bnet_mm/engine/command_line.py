@@ -16,12 +16,8 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file')
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what every run has: work dir, changes to the config, launcher."""
-    parser.add_argument(
-        '--work-dir',
-        help='folder of logs and results (default: work_dirs/<name of the config>)',
-    )
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--cfg-options`, changes to the config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -30,16 +26,30 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help='change entries of the config: train_cfg.max_epochs=2 "list=[(1,2),(3,4)]"; '
         'data_root=FOLDER moves every dataset',
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what every run has: work dir, changes to the config, launcher."""
+    parser.add_argument(
+        '--work-dir',
+        help='folder of logs and results (default: work_dirs/<name of the config>)',
+    )
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line and hands the local rank to torch.distributed."""
+def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses the command line; ends it with a sentence where an option is not KEY=VALUE."""
     try:
-        args = parser.parse_args()
+        return parser.parse_args()
     except ValueError as error:  # DictAction's
         parser.error(f'--cfg-options takes KEY=VALUE pairs: {error}')
+
+
+def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses the command line and hands the local rank to torch.distributed."""
+    args = parse_arguments(parser)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
