@@ -29,6 +29,73 @@ def demo_coco(tmp_path_factory) -> Path:
     return write_coco(tmp_path_factory.mktemp('data') / 'coco', train=12, val=4)
 
 
+@pytest.fixture(scope='session')
+def demo_cityscapes(tmp_path_factory) -> Path:
+    """Drawn streets, 4 for training and 2 for validation."""
+    from bnet_mm.demo import write_cityscapes
+
+    return write_cityscapes(tmp_path_factory.mktemp('data') / 'cityscapes', train=4, val=2)
+
+
+@pytest.fixture(scope='session')
+def demo_voc(tmp_path_factory) -> Path:
+    """Drawn VOC pictures, 3 and 3 (aug) for training and 2 for validation."""
+    from bnet_mm.demo import write_voc
+
+    return write_voc(tmp_path_factory.mktemp('data') / 'VOC2012', train=6, val=2)
+
+
+@pytest.fixture(scope='session')
+def demo_ucf101(tmp_path_factory) -> Path:
+    """Drawn clips, 8 for training and 4 for validation, of four classes."""
+    from bnet_mm.demo import write_ucf101
+
+    return write_ucf101(tmp_path_factory.mktemp('data') / 'ucf101', train=8, val=4)
+
+
+@pytest.fixture
+def tiny_segmentor(demo_cityscapes, tmp_path) -> Path:
+    """A config file: the demo's PSPNet, thinner still and for two steps, for `demo_cityscapes`."""
+    path = tmp_path / 'tiny_segmentor.py'
+    path.write_text(
+        f"""
+_base_ = {str(ROOT / 'configs/demo/pspnet_r18_bnet3_demo.py')!r}
+data_root = {str(demo_cityscapes)!r}
+loader = dict(num_workers=1, dataset=dict(data_root=data_root))
+train_dataloader = dict(batch_size=2, **loader)
+val_dataloader = loader
+test_dataloader = loader
+model = dict(
+    backbone=dict(base_channels=8, stem_channels=8),
+    decode_head=dict(in_channels=64, channels=8),
+    auxiliary_head=dict(in_channels=32, channels=8),
+)
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def tiny_recognizer(demo_ucf101, tmp_path) -> Path:
+    """A config file: the demo's TSN for one epoch on `demo_ucf101`."""
+    path = tmp_path / 'tiny_recognizer.py'
+    path.write_text(
+        f"""
+_base_ = {str(ROOT / 'configs/demo/tsn_r18_bnet3_demo.py')!r}
+data_root = {str(demo_ucf101)!r}
+loader = dict(batch_size=4, num_workers=1, dataset=dict(data_root=data_root))
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+train_cfg = dict(max_epochs=1, val_interval=1)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+"""
+    )
+    return path
+
+
 @pytest.fixture
 def tiny_config(demo_coco, tmp_path) -> Path:
     """A config file: the demo's detector, thinner still, for `demo_coco`."""

@@ -2,6 +2,8 @@
 
 import pickle
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,3 +76,19 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     backend.put_text('whole', tmp_path / 'new/x.pth')
     assert (tmp_path / 'new/x.pth').read_text() == 'whole'
     assert stat.S_IMODE((tmp_path / 'new/x.pth').stat().st_mode) & 0o444
+
+
+def test_mmaction_imports_from_its_own_wheel():
+    code = """
+import bnet_mm
+import mmaction.models, mmaction.datasets, mmaction.engine
+from mmaction.models.localizers import DRN
+try:
+    DRN()
+except (ImportError, TypeError) as error:
+    print(type(error).__name__, error)
+"""
+    printed = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True
+    ).stdout
+    assert 'open-mmlab/mmaction2#2714' in printed or printed.startswith('TypeError')

@@ -1,0 +1,138 @@
+"""The drawn Cityscapes, VOC and UCF-101: as the libraries and the real ones have them."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import decord
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnet_mm.demo import write_cityscapes, write_coco, write_ucf101, write_voc
+from bnet_mm.demo.cityscapes import TRAIN_IDS
+from bnet_mm.demo.street import IDS, THINGS
+from bnet_mm.demo.ucf101 import CLASSES as UCF_CLASSES
+from bnet_mm.demo.voc import CLASSES as VOC_CLASSES
+
+WRITERS = [write_cityscapes, write_coco, write_ucf101, write_voc]
+
+
+def digest(folder: Path) -> str:
+    files = sorted(p for p in folder.rglob('*') if p.is_file())
+    return hashlib.sha256(b''.join(p.read_bytes() for p in files)).hexdigest()
+
+
+@pytest.mark.parametrize('write', WRITERS)
+def test_the_same_seed_draws_the_same_files(write, tmp_path):
+    one = digest(write(tmp_path / 'a', 2, 1, seed=5))
+    assert one == digest(write(tmp_path / 'b', 2, 1, seed=5))
+    assert one != digest(write(tmp_path / 'c', 2, 1, seed=6))
+
+
+def test_streets_have_cityscapes_names_sizes_and_ids(demo_cityscapes):
+    pictures = sorted((demo_cityscapes / 'leftImg8bit/train').rglob('*_leftImg8bit.png'))
+    assert len(pictures) == 4
+    seen = set()
+    for path in pictures:
+        picture = cv2.imread(str(path))
+        name = path.name.replace('_leftImg8bit.png', '')
+        folder = demo_cityscapes / 'gtFine/train' / path.parent.name
+        ids, train_ids, instances = (
+            cv2.imread(str(folder / f'{name}_gtFine_{kind}.png'), cv2.IMREAD_UNCHANGED)
+            for kind in ('labelIds', 'labelTrainIds', 'instanceIds')
+        )
+        assert picture.shape[:2] == ids.shape == train_ids.shape == instances.shape
+        assert instances.dtype == np.uint16
+        seen |= set(np.unique(ids).tolist())
+        expected = [TRAIN_IDS.index(i) if i in TRAIN_IDS else 255 for i in range(256)]
+        assert np.array_equal(train_ids, np.array(expected)[ids])
+        things = [IDS[name] for name in THINGS]
+        assert np.array_equal(np.where(instances >= 1000, instances // 1000, instances), ids)
+        assert np.array_equal(instances >= 1000, np.isin(ids, things))
+    assert {IDS['road'], IDS['sky'], IDS['building'], IDS['car']} <= seen <= set(IDS.values())
+
+
+def test_classes_are_the_libraries(demo_cityscapes):
+    from mmseg.datasets import CityscapesDataset, PascalVOCDataset
+
+    names = {train_id: name for name, i in IDS.items() if i in TRAIN_IDS
+             for train_id in [TRAIN_IDS.index(i)]}  # fmt: skip
+    classes = CityscapesDataset.METAINFO['classes']
+    assert {classes[i] for i in names} == set(names.values())
+    assert all(classes[i] == name for i, name in names.items())
+    assert PascalVOCDataset.METAINFO['classes'] == VOC_CLASSES
+
+
+def test_voc_masks_agree_with_one_another_and_are_coloured_as_vocs(demo_voc):
+    from mmseg.datasets import PascalVOCDataset
+
+    lists = demo_voc / 'ImageSets/Segmentation'
+    counts = {s: lists.joinpath(f'{s}.txt').read_text().split() for s in ('train', 'aug', 'val')}
+    assert {split: len(names) for split, names in counts.items()} == {
+        'train': 3, 'aug': 3, 'val': 2,
+    }  # fmt: skip
+    for name in counts['train'] + counts['val']:
+        classes = Image.open(demo_voc / f'SegmentationClass/{name}.png')
+        objects = np.array(Image.open(demo_voc / f'SegmentationObject/{name}.png'))
+        ids = np.array(classes)
+        assert classes.size == Image.open(demo_voc / f'JPEGImages/{name}.jpg').size
+        assert np.array_equal(ids == 255, objects == 255) and (ids == 255).any()
+        assert np.array_equal(ids == 0, objects == 0)
+        for number in set(np.unique(objects)) - {0, 255}:
+            assert len(np.unique(ids[objects == number])) == 1
+        colors = np.array(classes.convert('RGB'))[ids == ids[ids % 255 > 0][0]]
+        palette = PascalVOCDataset.METAINFO['palette']
+        assert colors[0].tolist() == palette[ids[ids % 255 > 0][0]]
+    for name in counts['aug']:
+        ids = np.array(Image.open(demo_voc / f'SegmentationClassAug/{name}.png'))
+        assert 0 < ids.max() < len(VOC_CLASSES)
+
+
+def test_clips_are_videos_that_move_and_labels_are_ucfs(demo_ucf101):
+    assert len(UCF_CLASSES) == len(set(UCF_CLASSES)) == 101
+    lines = (demo_ucf101 / 'annotations/classInd.txt').read_text().splitlines()
+    assert (lines[0], lines[-1]) == ('1 ApplyEyeMakeup', '101 YoYo')
+    listed = [
+        line.split()
+        for split in ('train', 'val')
+        for line in (demo_ucf101 / f'ucf101_{split}_split_1_videos.txt').read_text().splitlines()
+    ]
+    assert len(listed) == len(dict(listed)) == 12
+    for name, label in listed:
+        assert UCF_CLASSES[int(label)] == Path(name).parent.name
+        video = decord.VideoReader(str(demo_ucf101 / 'videos' / name))
+        assert len(video) == 40
+        first, later = video[0].asnumpy().astype(float), video[12].asnumpy().astype(float)
+        assert first.shape == (240, 320, 3)
+        assert np.abs(first - later).max() > 60
+
+
+def test_tool_draws_every_layout_where_the_stock_configs_look(run_tool, tmp_path):
+    run_tool('make_demo_data.py', 'all', '--train', 2, '--val', 1, check=True)
+    for path in ('coco/annotations/instances_val2017.json', 'cityscapes/gtFine/val',
+                 'VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt',
+                 'ucf101/ucf101_val_split_1_videos.txt'):  # fmt: skip
+        assert (tmp_path / 'data' / path).exists()
+
+
+@pytest.mark.parametrize('layout', ['coco', 'cityscapes', 'voc', 'ucf101'])
+def test_tool_leaves_something_else_alone(layout, run_tool, tmp_path):
+    place = {'voc': 'VOCdevkit/VOC2012'}.get(layout, layout)
+    (tmp_path / 'data' / place).mkdir(parents=True)
+    (tmp_path / 'data' / place / 'mine.txt').write_text('mine')
+    result = run_tool('make_demo_data.py', layout)
+    assert result.returncode == 2
+    assert 'holds something that was not drawn here' in result.stderr
+    kept = [p for p in (tmp_path / 'data').rglob('*') if p.is_file()]
+    assert [p.read_text() for p in kept] == ['mine']
+
+
+def test_tool_says_what_it_cannot_write(run_tool, tmp_path):
+    (tmp_path / 'data').write_text('a file')
+    result = run_tool('make_demo_data.py', 'voc')
+    assert result.returncode == 2
+    assert 'cannot be written' in result.stderr
+    result = run_tool('make_demo_data.py', 'voc', '--train', 0)
+    assert result.returncode == 2
+    assert '0 is not 1 or more' in result.stderr
