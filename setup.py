@@ -27,7 +27,7 @@ EXTRAS = {
     'cls': [*OPENMMLAB, 'mmpretrain==1.2.0'],
 }
 EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
-EXTRAS['dev'] = ['hypothesis', 'pytest', 'ruff', 'timm']
+EXTRAS['dev'] = ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'timm']
 
 
 class BuildWithMim(build_py):
@@ -69,6 +69,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['bnet_mm', 'bnet_mm.*']),
+    package_data={'bnet_mm.analysis': ['*.yml']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6'

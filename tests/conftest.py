@@ -10,7 +10,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(2)
+# Tests run in two processes, and threads that wait for one another across them cost far more time
+# than they save; what a test starts inherits this.
+os.environ['OMP_NUM_THREADS'] = '1'
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session')
@@ -135,6 +138,7 @@ def run_tool(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
+            errors='replace',  # ffmpeg quotes the bytes it stumbles over
             **kwargs,
         )
         if check:

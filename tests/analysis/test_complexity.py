@@ -1,6 +1,7 @@
 """Costs: the paper's columns, k*k for each output of an enhanced norm, and every library."""
 
 import json
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,23 @@ CONFIGS = Path('configs')
 # Where the paper's printed figure cannot be ours: see README.
 KNOWN_GAPS = {
     # Its 4.3 for TSN is a ResNet-50's 4.1 here; the differences to BN agree.
-    'TSN R50, table 8',
-    # It prints 1.7 more than for ResNet-101, which has the same norms at the same places.
-    'Faster R-CNN X101-32x4d, table 5',
-    # Rounded to whole millions from counts that are not stated.
-    'Bi-RealNet-18, table 3',
+    ('TSN R50, table 8', 'BN'),
+    ('TSN R50, table 8', 'BNET-3'),
+    ('TSN R50, table 8', 'BNET-5'),
+    # It prints 4.7 more than with BN, and 4.6 for ResNet-101, which has the same norms.
+    ('Faster R-CNN X101-32x4d, table 5', 'BNET-5'),
+    # Not built here; the paper does not say how it counts binary convolutions.
+    ('Bi-RealNet-18, table 3', 'BN'),
+    ('Bi-RealNet-18, table 3', 'BNET-3'),
 }
+
+
+def comparable(rows: list, table: int | None = None) -> list:
+    return [
+        row
+        for row in rows
+        if (row.name, row.norm) not in KNOWN_GAPS and table in (None, row.paper['table'])
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -32,26 +44,24 @@ def paper():
 
 
 def test_every_cost_column_of_the_paper(paper):
-    checked = 0
-    for row in paper:
-        if row.name in KNOWN_GAPS:
-            continue
-        unit = 0.0005 if row.paper['gflops'] < 1 else 0.05
-        # Tables 2, 9 and 10 round now what convolutions alone cost, now what all layers do.
+    assert len(paper) - len(KNOWN_GAPS) == len(comparable(paper)) == 36
+    for row in comparable(paper):
+        # Tables 2, 9 and 10 round now what convolutions alone cost, now what all layers do; the
+        # others round what was rounded to two decimals; table 3 cuts off, from 300.8 to 300 M.
+        unit = 0.001 if row.paper['gflops'] < 1 else 0.055
         by_convention = [row.cost.macs / 1e9, row.cost.flops / 1e9]
-        assert any(abs(v - row.paper['gflops']) <= 1.1 * unit for v in by_convention), row
+        assert any(abs(v - row.paper['gflops']) <= unit for v in by_convention), row
         # It prints 3.5 for MobileNetV2 with BNET-3, which has 3.56 M.
         assert abs(row.cost.trained / 1e6 - row.paper['params']) <= 0.07, row
-        checked += 1
-    assert checked == 34
 
 
 @pytest.mark.parametrize('table', [5, 13, 1])
 def test_detection_and_segmentation_agree_to_the_last_digit(paper, table):
-    rows = [row for row in paper if row.paper['table'] == table and row.name not in KNOWN_GAPS]
-    assert len(rows) >= 2
-    for row in rows:
-        assert f'{row.cost.flops / 1e9:.1f}' == str(row.paper['gflops'])
+    assert len(comparable(paper, table)) >= 2
+    for row in comparable(paper, table):
+        # The counter prints two decimals, and the paper rounds those: 319.947, 319.95, 320.0.
+        printed = Decimal(f'{row.cost.flops / 1e9:.2f}')
+        assert str(printed.quantize(Decimal('0.1'), ROUND_HALF_UP)) == str(row.paper['gflops'])
         assert f'{row.cost.trained / 1e6:.1f}' == str(row.paper['params'])
 
 
@@ -116,7 +126,7 @@ def stock(library: str, path: str) -> str:
     ('library', 'path', 'gmacs'),
     [
         # Values decide, operators without a meta version, many frames: not from the rows above.
-        ('mmdet', 'dcnv2/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py', None),
+        ('mmdet', 'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py', None),
         ('mmdet', 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py', None),
         ('mmpretrain', 'resnet/resnet50_8xb32_in1k.py', 4.089),
         ('mmaction', f'{VIDEO}/slowonly/slowonly_r50_8xb16-4x16x1-256e_kinetics400-rgb.py', None),

@@ -1,5 +1,7 @@
 """MMAction2's backbones: norms inside ConvModule, torchvision's weights, partially frozen norms."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -10,7 +12,8 @@ import bnet_mm
 from bnet_mm.norm import BNET
 from bnet_mm.norm.depthwise import dirac_kernel
 
-IMAGENET = 'resnet50-11ad3fa6.pth'  # what `torchvision://resnet50` downloads
+# What `torchvision://resnet50` downloads.
+IMAGENET = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url.rpartition('/')[2]
 
 
 @pytest.fixture(autouse=True)
@@ -61,22 +64,22 @@ def test_one_line_places_bnet(depth, positions, norms):
         assert all(name.endswith('conv2.bn' if depth == 18 else 'conv3.bn') for name in names)
 
 
-def stages(model, x):
-    """Returns the four stages' outputs of torchvision's network."""
-    x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
-    for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
-        x = layer(x)
-        yield x
+def assert_same_stages(backbone, source):
+    """Checks that the four stages of both networks compute the same, in float64."""
+    backbone.eval()
+    source, x = copy.deepcopy(source).double(), torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    outputs = backbone.double()(x)
+    x = source.maxpool(source.relu(source.bn1(source.conv1(x))))
+    for i, ours in enumerate(outputs, 1):
+        x = source.get_submodule(f'layer{i}')(x)
+        torch.testing.assert_close(ours, x)
 
 
 @pytest.mark.parametrize('norm', ['BNET', 'SyncBNET', 'BN'])
 def test_torchvision_weights_compute_torchvisions_function(norm, resnet50, downloaded):
     backbone = build(norm=norm, pretrained='torchvision://resnet50', out_indices=(0, 1, 2, 3))
     backbone.init_weights()
-    backbone.eval()
-    x = torch.randn(2, 3, 64, 64)
-    for ours, theirs in zip(backbone(x), stages(resnet50, x), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert_same_stages(backbone, resnet50)
 
 
 def test_each_scale_becomes_a_centre_tap(resnet50, downloaded):
@@ -96,10 +99,7 @@ def test_weights_of_a_bnet_network_come_back(resnet50, tmp_path):
     torch.save(source.state_dict(), tmp_path / 'bnet.pth')
     backbone = build(pretrained=str(tmp_path / 'bnet.pth'), out_indices=(0, 1, 2, 3))
     backbone.init_weights()
-    backbone.eval()
-    x = torch.randn(1, 3, 64, 64)
-    for ours, theirs in zip(backbone(x), stages(source, x), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert_same_stages(backbone, source)
 
 
 def test_kernels_of_another_size_are_named(tmp_path):
@@ -138,10 +138,10 @@ def test_temporal_shift_network_loads_and_runs(resnet50, downloaded):
     shifted = build('ResNetTSM', pretrained='torchvision://resnet50', num_segments=4)
     twin = build('ResNetTSM', norm='BN', pretrained='torchvision://resnet50', num_segments=4)
     assert len(enhanced_names(shifted)) == 16
-    x = torch.randn(4, 3, 64, 64)
+    x = torch.randn(4, 3, 64, 64, dtype=torch.float64)
     outputs = []
     for model in (shifted, twin):
         model.init_weights()
         model.eval()
-        outputs.append(model(x))
-    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+        outputs.append(model.double()(x))
+    torch.testing.assert_close(*outputs)

@@ -71,12 +71,13 @@ def _check_of(dataset: BaseDataset) -> Callable[[int], str | None] | None:
 
 def _wrong_mask(dataset: BaseDataset, sample: dict) -> str | None:
     path, picture = sample['seg_map_path'], sample['img_path']
-    step = next((s for s in dataset.pipeline.transforms if hasattr(s, 'imdecode_backend')), None)
+    # With the backend of the step that loads masks: OpenCV, which loads pictures, would turn a
+    # mask with a palette into colours.
+    steps = [s for s in dataset.pipeline.transforms if 'LoadAnnotations' in type(s).__name__]
+    backend = getattr(steps[0], 'imdecode_backend', 'pillow') if steps else 'pillow'
     try:
         mask = mmcv.imfrombytes(
-            get(path, dataset.backend_args),
-            flag='unchanged',
-            backend=getattr(step, 'imdecode_backend', 'pillow'),
+            get(path, dataset.backend_args), flag='unchanged', backend=backend
         ).squeeze()
         with Image.open(picture) as opened:
             size = opened.size
