@@ -42,16 +42,26 @@ print(bnet_mm.BNET(4, k=3)(torch.randn(2, 4, 5, 5)).shape, 'mmengine' in sys.mod
     assert printed(code) == 'torch.Size([2, 4, 5, 5]) False'
 
 
-@pytest.mark.parametrize('first', ['bnet_mm', 'mmdet.registry', 'mmdet.models'])
-def test_backbones_are_placement_aware_whatever_was_imported_first(first):
+@pytest.mark.parametrize(
+    ('library', 'first', 'plain'),
+    [
+        ('mmdet', 'bnet_mm', 'Res2Net'),
+        ('mmdet', 'mmdet.registry', 'Res2Net'),
+        ('mmdet', 'mmdet.models', 'Res2Net'),
+        ('mmseg', 'mmseg.models', 'ResNeSt'),
+        ('mmaction', 'mmaction.registry', 'C2D'),
+    ],
+)
+def test_backbones_are_placement_aware_whatever_was_imported_first(library, first, plain):
     code = f"""
 import {first}
 import bnet_mm
-from mmdet.registry import MODELS
-print(MODELS.get('ResNet').__module__, MODELS.get('Res2Net').__module__)
+from {library}.registry import MODELS
+print(MODELS.get('ResNet').__module__, MODELS.get('{plain}').__module__)
 """
-    expected = 'bnet_mm.backbones.mmdet mmdet.models.backbones.res2net'
-    assert printed(code).splitlines()[-1] == expected
+    ours, theirs = printed(code).splitlines()[-1].split()
+    assert ours == f'bnet_mm.backbones.{library}'
+    assert theirs == f'{library}.models.backbones.{plain.lower()}'
 
 
 def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
@@ -65,6 +75,8 @@ def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         'bnet_mm/.mim/configs/faster_rcnn_r50_bnet5_fpn_1x.py',
+        'bnet_mm/.mim/configs/metafiles/faster_rcnn.yml',
+        'bnet_mm/analysis/paper_costs.yml',
         'bnet_mm/.mim/tools/train.py',
         'bnet_mm/.mim/tools/dist_train.sh',
         'bnet_mm/.mim/model-index.yml',
