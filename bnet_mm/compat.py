@@ -3,14 +3,12 @@
 Each function closes one gap, names where it comes from and can be removed alone.
 """
 
-import os
 import pickle
 import sys
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from types import ModuleType
 
 import mmengine.utils.dl_utils
@@ -19,6 +17,8 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from torch.hub import load_state_dict_from_url
+
+from bnet_mm.whole_file import whole_file
 
 
 def apply() -> None:
@@ -89,28 +89,12 @@ class WholeFileBackend(LocalBackend):
         """Writes `obj` to `filepath`; a reader sees the old file or the whole new one."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(
-            dir=path.parent, prefix=f'.{path.name}.', suffix='.part', delete=False
-        ) as part:
-            try:
-                part.write(obj)
-                part.flush()
-                os.fsync(part.fileno())
-                Path(part.name).chmod(0o666 & ~_umask())
-                Path(part.name).replace(path)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        with whole_file(path) as part:
+            part.write_bytes(obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes the text `obj` to `filepath`; a reader sees the old file or the whole new one."""
         self.put(obj.encode(encoding), filepath)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def complete_mmaction() -> None:

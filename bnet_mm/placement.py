@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from bnet_mm.checkpoint.matching import rename_kernels_on_load
 from bnet_mm.errors import InputError
 from bnet_mm.norm import BNET, EnhancedNorm, SyncBNET
 from bnet_mm.norm.depthwise import check_kernel
@@ -41,7 +42,8 @@ def enhance(model: nn.Module, k: int = 3, positions: str = 'C', dilation: int = 
 
     Scales move to the centre taps, shifts to the biases; statistics, `eps`, `momentum`, device,
     type, training mode and `requires_grad` carry over. Either every chosen norm is replaced or, on
-    an error, none.
+    an error, none. Afterwards `load_state_dict` takes plain batch norm's and this package's tensors
+    and the paper's authors' (`layer1.0.bnet3.bnconv.weight`).
 
     Args:
         model: any torch model. Residual blocks are found by their class (`BasicBlock` or
@@ -91,6 +93,7 @@ def enhance(model: nn.Module, k: int = 3, positions: str = 'C', dilation: int = 
             replaced[id(norm)] = _enhanced(norm, k, dilation)
         parent, _, child = name.rpartition('.')
         setattr(model.get_submodule(parent), child, replaced[id(norm)])
+    model.register_load_state_dict_pre_hook(rename_kernels_on_load)
     return model
 
 

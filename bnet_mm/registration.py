@@ -16,6 +16,7 @@ from bnet_mm.norm import BNET, SyncBNET
 BACKBONES = {
     'mmaction': 'bnet_mm.backbones.mmaction',
     'mmdet': 'bnet_mm.backbones.mmdet',
+    'mmpretrain': 'bnet_mm.backbones.mmpretrain',
     'mmseg': 'bnet_mm.backbones.mmseg',
 }
 

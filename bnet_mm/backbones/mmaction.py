@@ -6,26 +6,30 @@ Their norms live in `ConvModule.bn`, and they load, and freeze, a norm by its ow
 from mmaction.models.backbones import ResNet as _ResNet
 from mmaction.models.backbones import ResNetTSM as _ResNetTSM
 from mmaction.registry import MODELS
-from torch import Tensor, nn
+from mmengine.logging import MMLogger
+from mmengine.runner import load_checkpoint
+from torch import nn
 
 from bnet_mm.backbones.placement_aware import PlacementAware
 from bnet_mm.norm import EnhancedNorm
 
 
 class _NormsByLayer:
-    """Mixin: what the library does to a norm's `weight` and `bias`, done to a BNET."""
+    """Mixin: what the library does to each norm's `weight` and `bias`, done to a BNET."""
 
-    @staticmethod
-    def _load_bn_params(
-        bn: nn.Module, state_dict_tv: dict[str, Tensor], module_name_tv: str, loaded: list[str]
-    ) -> None:
-        if not isinstance(bn, EnhancedNorm):
-            _ResNet._load_bn_params(bn, state_dict_tv, module_name_tv, loaded)
-            return
-        prefix = f'{module_name_tv}.'
-        found = {name: value for name, value in state_dict_tv.items() if name.startswith(prefix)}
-        bn.load_state_dict({name[len(prefix) :]: value for name, value in found.items()})
-        loaded.extend(found)
+    def _load_torchvision_checkpoint(self, logger: MMLogger | None = None) -> None:
+        # The library goes through the names of plain norms, and passes over what it does not find.
+        if any(isinstance(module, EnhancedNorm) for module in self.modules()):
+            load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
+        else:
+            super()._load_torchvision_checkpoint(logger)
+
+    def load_original_weights(self, logger: MMLogger | None = None) -> None:
+        """Loads `pretrained`, under torchvision's or any other known names (ResNetTSM only)."""
+        if any(isinstance(module, EnhancedNorm) for module in self.modules()):
+            load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
+        else:
+            super().load_original_weights(logger)
 
     def _partial_bn(self) -> None:
         norms = [m for m in self.modules() if isinstance(m, (EnhancedNorm, nn.BatchNorm2d))]

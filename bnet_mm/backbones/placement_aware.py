@@ -1,10 +1,14 @@
 """What the placement-aware backbones of all libraries share."""
 
+from bnet_mm.checkpoint.loading import extend_mmengine
 from bnet_mm.norm import BNET, SyncBNET
 from bnet_mm.placement import enhance
 
 # What the network is built with before BNET takes its place.
 PLAIN = {BNET: 'BN', SyncBNET: 'SyncBN'}
+
+# These are the networks that the paper's authors' checkpoints, and ImageNet's, are loaded into.
+extend_mmengine()
 
 
 class PlacementAware:

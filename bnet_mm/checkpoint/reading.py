@@ -1,7 +1,9 @@
 """Reads a checkpoint file without running anything in it."""
 
+import json
 import pickle
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -9,23 +11,41 @@ import torch
 
 from bnet_mm.errors import InputError
 
+ZIP_START = b'PK\x03\x04'
+
 
 def read_checkpoint(path: str | Path) -> object:
-    """Returns what is in the torch file at `path`, its tensors on the CPU.
+    """Returns what is in the torch or safetensors file at `path`, its tensors on the CPU.
 
-    Files of torch's present format are mapped, not read: a look at the keys costs no memory.
+    Files of torch's present format and safetensors are mapped, not read: a look at the keys costs
+    no memory. A safetensors file gives `{'state_dict': tensors}`, and with it the `meta` that this
+    package writes.
 
     Raises:
-        InputError: there is no such file, it is cut off or no torch file, or it asks for a class
+        InputError: there is no such file, it is cut off or no checkpoint, or it asks for a class
             beyond tensors and mmengine's own records.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        what = 'a folder' if path.is_dir() else 'no file'
+        what = 'a folder' if path.is_dir() else 'no regular file' if path.exists() else 'no file'
         raise InputError(f'checkpoint {path}: there is {what} at {path.absolute()}')
     try:
+        with path.open('rb') as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f'checkpoint {path} cannot be read: {error.strerror}') from error
+    if path.suffix == '.safetensors' or _starts_safetensors(start, path.stat().st_size):
+        return _read_safetensors(path)
+    if start.startswith(ZIP_START):
+        _check_zip(path)
+    elif tarfile.is_tarfile(path):
+        raise InputError(
+            f'checkpoint {path} is a tar archive, which torch cannot read safely: load it once '
+            f'with the program it came from and save it again, or unpack it if it holds a file'
+        )
+    try:
         return torch.load(
-            path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
+            path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
         )
     except pickle.UnpicklingError as error:
         asked = re.search(r'GLOBAL (\S+) was not an allowed global', str(error))
@@ -35,8 +55,57 @@ def read_checkpoint(path: str | Path) -> object:
                 f'run code from the file'
             ) from error
         raise InputError(_broken(path)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        raise InputError(f'checkpoint {path} asks for more memory than there is') from error
+    except Exception as error:
+        # Damaged bytes end in any exception: of the unpickler, of the classes it may build, of zip.
         raise InputError(_broken(path)) from error
+
+
+def _starts_safetensors(start: bytes, size: int) -> bool:
+    return start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < size
+
+
+def _read_safetensors(path: Path) -> dict:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError(
+            f'checkpoint {path} needs the package safetensors: pip install safetensors'
+        ) from error
+    try:
+        with safe_open(path, framework='pt', device='cpu') as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(_broken(path)) from error
+    checkpoint: dict = {'state_dict': state}
+    if 'bnet_mm' in metadata:
+        try:
+            checkpoint['meta'] = {'bnet_mm': json.loads(metadata['bnet_mm'])}
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"checkpoint {path}: its entry 'bnet_mm' is not JSON") from error
+    return checkpoint
+
+
+def _check_zip(path: Path) -> None:
+    """Refuses what torch never writes: entries that unpack to more than the file holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(_broken(path)) from error
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > path.stat().st_size or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+        raise InputError(
+            f'checkpoint {path} was refused: it is a compressed archive ({claimed} bytes when '
+            f'unpacked), and torch writes none; if it holds a checkpoint, unpack that first'
+        )
+    if any('/code/' in entry.filename for entry in entries):
+        raise InputError(
+            f'checkpoint {path} is a TorchScript program, which runs code when it is loaded: save '
+            f'the state_dict of its model instead'
+        )
 
 
 def _broken(path: Path) -> str:

@@ -1,0 +1,35 @@
+"""MMPretrain's ResNet family, placement-aware under its own names."""
+
+from mmpretrain.models.backbones import ResNet as _ResNet
+from mmpretrain.models.backbones import ResNet_CIFAR as _ResNet_CIFAR
+from mmpretrain.models.backbones import ResNetV1c as _ResNetV1c
+from mmpretrain.models.backbones import ResNetV1d as _ResNetV1d
+from mmpretrain.models.backbones import ResNeXt as _ResNeXt
+from mmpretrain.registry import MODELS
+
+from bnet_mm.backbones.placement_aware import PlacementAware
+
+
+@MODELS.register_module(force=True)
+class ResNet(PlacementAware, _ResNet):
+    """`mmpretrain.ResNet`; a BNET `norm_cfg` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNetV1c(PlacementAware, _ResNetV1c):
+    """`mmpretrain.ResNetV1c`; a BNET `norm_cfg` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNetV1d(PlacementAware, _ResNetV1d):
+    """`mmpretrain.ResNetV1d`; a BNET `norm_cfg` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNeXt(PlacementAware, _ResNeXt):
+    """`mmpretrain.ResNeXt`; a BNET `norm_cfg` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNet_CIFAR(PlacementAware, _ResNet_CIFAR):  # noqa: N801
+    """`mmpretrain.ResNet_CIFAR`; a BNET `norm_cfg` also takes `positions`."""

@@ -1,0 +1,82 @@
+"""Writes a checkpoint file whole or not at all."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from bnet_mm.errors import InputError
+from bnet_mm.whole_file import whole_file
+
+FORMATS = ('.pth', '.pt', '.safetensors')
+
+
+def check_target(path: str | Path, force: bool = False) -> Path:
+    """Returns `path` if a checkpoint can be written there, before work is spent on its contents.
+
+    Raises:
+        InputError: its suffix is unknown, its folder is missing, or it exists (a file may with
+            `force`).
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in FORMATS:
+        raise InputError(f'{path}: a checkpoint is written as {", ".join(FORMATS)}')
+    if not path.parent.is_dir():
+        raise InputError(f'{path} cannot be written: there is no folder {path.parent.absolute()}')
+    if path.exists() and not path.is_file():
+        raise InputError(f'{path} is no regular file: choose another name')
+    if path.exists() and not force:
+        raise InputError(f'{path} exists already and was kept: choose another name, or --force')
+    return path
+
+
+def write_checkpoint(checkpoint: dict, path: str | Path, force: bool = False) -> Path:
+    """Writes `{'state_dict': tensors, 'meta': ...}` to `path`, in the format of its suffix.
+
+    It is written beside its place and then renamed, so that a reader sees no file, the old one or
+    the whole new one. A safetensors file keeps of `meta` the entry 'bnet_mm'.
+
+    Raises:
+        InputError: as in `check_target`, or the file cannot be written.
+    """
+    path = check_target(path, force)
+    save = _save_safetensors if path.suffix == '.safetensors' else _save_torch
+    try:
+        with whole_file(path) as part:
+            save(checkpoint, part)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+        raise InputError(
+            f'{path} could not be written ({reason}) and nothing was left behind: look at the '
+            f'space and the permissions of {path.parent.absolute()}'
+        ) from error
+    return path
+
+
+def _save_torch(checkpoint: dict, part: Path) -> None:
+    # Given a name, torch puts it into the file, and the same contents would hash differently.
+    with part.open('wb') as file:
+        torch.save(checkpoint, file)
+
+
+def _save_safetensors(checkpoint: dict, part: Path) -> None:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise InputError(
+            'a .safetensors file needs the package safetensors: pip install safetensors'
+        ) from error
+    metadata = {'format': 'pt'}
+    if 'bnet_mm' in checkpoint.get('meta', {}):
+        metadata['bnet_mm'] = json.dumps(checkpoint['meta']['bnet_mm'])
+    # The format takes no two names for one memory, and nothing that is not contiguous.
+    seen, tensors = set(), {}
+    for name, value in checkpoint['state_dict'].items():
+        shared = value.untyped_storage().data_ptr() in seen
+        seen.add(value.untyped_storage().data_ptr())
+        tensors[name] = value.clone() if shared else value.contiguous()
+    try:
+        save_file(tensors, part, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
