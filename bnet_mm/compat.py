@@ -18,7 +18,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from torch.hub import load_state_dict_from_url
 
-from bnet_mm.whole_file import whole_file
+from bnet_mm.whole_file import write_whole
 
 
 def apply() -> None:
@@ -89,8 +89,7 @@ class WholeFileBackend(LocalBackend):
         """Writes `obj` to `filepath`; a reader sees the old file or the whole new one."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
-            part.write_bytes(obj)
+        write_whole(path, lambda part: part.write_bytes(obj))
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes the text `obj` to `filepath`; a reader sees the old file or the whole new one."""

@@ -1,31 +1,43 @@
 """Files that appear whole or not at all."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yields an empty file beside `path`, to be written; at the end it takes the place of `path`.
+def write_whole(
+    path: Path,
+    write: Callable[[Path], object],
+    name: Callable[[Path], Path] | None = None,
+) -> Path:
+    """Calls `write` with an empty file beside `path`, which then takes the place of `path`.
 
     A reader sees the old file or the whole new one. On an exception nothing is left behind.
+
+    Args:
+        path: the file to write.
+        write: fills the file it is given.
+        name: tells the path from the written file, where it depends on the contents.
+
+    Returns:
+        The file that was written.
     """
     with NamedTemporaryFile(
         dir=path.parent, prefix=f'.{path.name}.', suffix='.part', delete=False
     ) as file:
         part = Path(file.name)
     try:
-        yield part
+        write(part)
         with part.open('rb') as file:
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())
+        path = path if name is None else name(part)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    return path
 
 
 def _umask() -> int:

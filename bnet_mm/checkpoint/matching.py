@@ -134,9 +134,10 @@ def _check(state: dict[str, Tensor], network: _Sites, own: dict[str, Tensor]) ->
             )
         if leaf == 'weight' and value.shape[-1] != tensor.shape[-1]:
             size, k = value.shape[-1], tensor.shape[-1]
+            larger = f', or convert the checkpoint with --k {k}' if size < k else ''
             raise InputError(
                 f'checkpoint has {size}x{size} kernels, the model k={k} at {where}: build the '
-                f'model with k={size}, or convert the checkpoint with --k {k}'
+                f'model with k={size}{larger}'
             )
         kernel_of_scale = value.ndim == 1 and tensor.ndim == 4
         fits = value.shape[0] == tensor.shape[0] if kernel_of_scale else value.shape == tensor.shape

@@ -1,5 +1,6 @@
 """Reads a checkpoint file without running anything in it."""
 
+import argparse
 import json
 import pickle
 import re
@@ -44,9 +45,11 @@ def read_checkpoint(path: str | Path) -> object:
             f'with the program it came from and save it again, or unpack it if it holds a file'
         )
     try:
-        return torch.load(
-            path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
-        )
+        # Trainings of torchvision and timm keep their options, plain values, in that class.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(
+                path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
+            )
     except pickle.UnpicklingError as error:
         asked = re.search(r'GLOBAL (\S+) was not an allowed global', str(error))
         if asked:

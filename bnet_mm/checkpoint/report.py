@@ -1,4 +1,4 @@
-"""What a conversion found and did, as tables."""
+"""What a conversion or an inspection found, as tables."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,10 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.conversion import Conversion
+from bnet_mm.checkpoint.hashing import sha256
+from bnet_mm.checkpoint.inspection import Inspection
 from bnet_mm.checkpoint.verification import TOLERANCE, StageDifference, norm_config
 from bnet_mm.errors import InputError
 
@@ -16,7 +19,7 @@ from bnet_mm.errors import InputError
 def conversion_tables(conversion: Conversion) -> Iterator[RenderableType]:
     """Yields what was found and what became of it, each tensor accounted for."""
     read = len(conversion.state) + len(conversion.dropped) + len(conversion.unexplained)
-    found = Table('found', '', show_header=False, box=None, pad_edge=False)
+    found = _facts()
     found.add_row('network', str(conversion.architecture))
     found.add_row('layout', escape(str(conversion.layout)))
     found.add_row('to', f'{conversion.to}{_below(conversion.prefix)}')
@@ -27,14 +30,19 @@ def conversion_tables(conversion: Conversion) -> Iterator[RenderableType]:
     found.add_row('missing', '0')
     yield found
     yield _norms(conversion)
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in conversion.dropped.items():
-        by_reason.setdefault(reason, []).append(name)
-    for reason, names in by_reason.items():
-        yield escape(f'dropped, {reason}: {_few(names)}')
+    yield from dropped_lines('dropped', conversion.dropped)
     if conversion.unexplained:
         yield escape(f'left over, unexplained: {_few(conversion.unexplained)}')
     yield from map(escape, conversion.notes)
+
+
+def dropped_lines(verb: str, dropped: dict[str, str]) -> Iterator[str]:
+    """Yields a line for each reason, with the names it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in dropped.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        yield escape(f'{verb}, {reason}: {_few(names)}')
 
 
 def verification_table(differences: list[StageDifference]) -> Table:
@@ -48,6 +56,47 @@ def verification_table(differences: list[StageDifference]) -> Table:
             f'{d.largest:.1e}',
             f'{d.relative:.1e}{verdict}',
         )
+    return table
+
+
+def inspection_tables(
+    path: Path, contents: Contents, inspection: Inspection
+) -> Iterator[RenderableType]:
+    """Yields what the file holds, its kernels, and what is odd about it."""
+    types = ', '.join(f'{count} of {dtype}' for dtype, count in inspection.types.items())
+    found = _facts()
+    found.add_row('file', escape(f'{path.name}, {path.stat().st_size / 1e6:.1f} MB'))
+    found.add_row('sha256', sha256(path))
+    found.add_row('network', escape(inspection.network))
+    if inspection.layout:
+        found.add_row('layout', escape(inspection.layout))
+    found.add_row('tensors', f'{inspection.tensors} ({types}), {inspection.values:,} values')
+    found.add_row('norms', f'{inspection.plain_norms} plain, {len(inspection.kernels)} BNET')
+    beside = [*contents.dropped, *contents.unexplained]
+    if beside:
+        found.add_row('beside the weights', escape(_few(beside)))
+    if 'bnet_mm' in contents.meta:
+        found.add_row('converted', escape(str(contents.meta['bnet_mm'])[:400]))
+    yield found
+    if inspection.kernels:
+        kernels = Table('BNET', 'k', 'channels', 'outside the centre', 'zero kernels', box=None)
+        for kernel in inspection.kernels:
+            kernels.add_row(
+                escape(kernel.site),
+                str(kernel.k),
+                str(kernel.channels),
+                f'{kernel.outside:.2%}',
+                str(kernel.zero),
+            )
+        yield kernels
+    yield f'odd values: {len(inspection.odd) or "none"}'
+    yield from (escape(f'  {finding}') for finding in inspection.odd[:20])
+
+
+def _facts() -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow='fold')
     return table
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
+from bnet_mm.checkpoint.hashing import sha256
 from bnet_mm.errors import InputError
-from bnet_mm.whole_file import whole_file
+from bnet_mm.whole_file import write_whole
 
 FORMATS = ('.pth', '.pt', '.safetensors')
 
@@ -30,27 +31,52 @@ def check_target(path: str | Path, force: bool = False) -> Path:
     return path
 
 
-def write_checkpoint(checkpoint: dict, path: str | Path, force: bool = False) -> Path:
+def write_checkpoint(
+    checkpoint: dict, path: str | Path, force: bool = False, hashed: bool = False
+) -> Path:
     """Writes `{'state_dict': tensors, 'meta': ...}` to `path`, in the format of its suffix.
 
     It is written beside its place and then renamed, so that a reader sees no file, the old one or
-    the whole new one. A safetensors file keeps of `meta` the entry 'bnet_mm'.
+    the whole new one. A safetensors file keeps of `meta` the entry 'bnet_mm', of other entries
+    nothing.
+
+    Args:
+        checkpoint: what to write.
+        path: file to write.
+        force: whether a file that is there may be replaced.
+        hashed: puts the first 8 digits of the file's SHA-256 before the suffix, as OpenMMLab does.
+
+    Returns:
+        The file that was written.
 
     Raises:
         InputError: as in `check_target`, or the file cannot be written.
     """
-    path = check_target(path, force)
+    path = check_target(path, force or hashed)
     save = _save_safetensors if path.suffix == '.safetensors' else _save_torch
+
+    def hashed_name(part: Path) -> Path:
+        return check_target(path.with_name(f'{path.stem}-{sha256(part)[:8]}{path.suffix}'), force)
+
     try:
-        with whole_file(path) as part:
-            save(checkpoint, part)
+        return write_whole(
+            path, lambda part: save(checkpoint, part), hashed_name if hashed else None
+        )
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
         raise InputError(
-            f'{path} could not be written ({reason}) and nothing was left behind: look at the '
-            f'space and the permissions of {path.parent.absolute()}'
+            f'{path} could not be written ({_reason(error)}) and nothing was left behind: look at '
+            f'the space and the permissions of {path.parent.absolute()}'
         ) from error
-    return path
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what the system said; torch's own error comes after it and names a line of C++."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return str(error).splitlines()[0]
 
 
 def _save_torch(checkpoint: dict, part: Path) -> None:
