@@ -76,7 +76,7 @@ def _resized(kernel: Tensor, k: int, site: str) -> Tensor:
     if border >= 0:
         return pad(kernel, (border,) * 4)
     inner = kernel[:, :, -border:border, -border:border]
-    if inner.square().sum() != kernel.square().sum():
+    if inner.count_nonzero() != kernel.count_nonzero():
         size = kernel.shape[-1]
         raise InputError(
             f'{site} has a {size}x{size} kernel whose outer taps are not zero: it cannot become '

@@ -36,6 +36,8 @@ MMACTION = [
     (re.compile(r'(conv\d)\.conv\.(?:net\.)?weight$'), r'\1.weight'),
     (re.compile(r'conv(\d)\.bn\.'), r'bn\1.'),
 ]
+# mmpretrain's deep stem is three modules of a convolution and a norm each; the others count layers.
+MMPRETRAIN_STEM = re.compile(r'^stem\.(\d)\.(conv|bn)(?=\.)')
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         naming = 'mmaction'
     elif 'conv1.0.weight' in names:
         naming = 'timm'
-    elif 'stem.0.weight' in names or 'backbone.' in prefix:
+    elif any(name.startswith('stem.') for name in names) or 'backbone.' in prefix:
         naming = 'openmmlab'
     else:
         naming = 'torchvision'
@@ -142,13 +144,24 @@ def common_names(keys: Iterable[str], layout: Layout) -> dict[str, str]:
             name = re.sub(r'^conv1\.(\d)\.', r'stem.\1.', name)
             # Its stem ends with a norm of its own: index 7 where the convolution before it has 6.
             name = re.sub(r'^bn1\.', 'stem.7.', name)
+        else:
+            name = MMPRETRAIN_STEM.sub(_stem_index, name)
         if BACKBONE.fullmatch(name):
             names[key] = name
     return names
 
 
+def _stem_index(match: re.Match) -> str:
+    return f'stem.{3 * int(match[1]) + (match[2] == "bn")}'
+
+
 def target_name(name: str, to: str) -> str:
     """Returns what a tensor with a common `name` is called in the library `to`, or by 'authors'."""
+    if to == 'mmpretrain':
+        stem = re.match(r'stem\.(\d)(?=\.)', name)
+        if stem:
+            module, layer = divmod(int(stem[1]), 3)
+            name = f'stem.{module}.{("conv", "bn")[layer]}{name[stem.end() :]}'
     if to == 'mmaction':
         name = re.sub(r'downsample\.0\.', 'downsample.conv.', name)
         name = re.sub(r'downsample\.1\.', 'downsample.bn.', name)

@@ -98,16 +98,16 @@ def _check_zip(path: Path) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(_broken(path)) from error
+    if any('/code/' in entry.filename for entry in entries):
+        raise InputError(
+            f'checkpoint {path} is a TorchScript program, which runs code when it is loaded: save '
+            f'the state_dict of its model instead'
+        )
     claimed = sum(entry.file_size for entry in entries)
     if claimed > path.stat().st_size or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
         raise InputError(
             f'checkpoint {path} was refused: it is a compressed archive ({claimed} bytes when '
             f'unpacked), and torch writes none; if it holds a checkpoint, unpack that first'
-        )
-    if any('/code/' in entry.filename for entry in entries):
-        raise InputError(
-            f'checkpoint {path} is a TorchScript program, which runs code when it is loaded: save '
-            f'the state_dict of its model instead'
         )
 
 

@@ -74,10 +74,18 @@ class _Network:
     def stem(self, x: Tensor) -> Tensor:
         for deep, last in (('stem', 'stem.7'), ('conv1', 'bn1')):
             if f'{deep}.0.weight' in self._state:
-                x = F.relu(self._norm(self._conv(x, f'{deep}.0', stride=2), f'{deep}.1'))
-                x = F.relu(self._norm(self._conv(x, f'{deep}.3'), f'{deep}.4'))
-                x = F.relu(self._norm(self._conv(x, f'{deep}.6'), last))
-                return F.max_pool2d(x, 3, stride=2, padding=1)
+                places = (
+                    (f'{deep}.0', f'{deep}.1'),
+                    (f'{deep}.3', f'{deep}.4'),
+                    (f'{deep}.6', last),
+                )
+            elif f'{deep}.0.conv.weight' in self._state:
+                places = tuple((f'{deep}.{i}.conv', f'{deep}.{i}.bn') for i in range(3))
+            else:
+                continue
+            for i, (conv, norm) in enumerate(places):
+                x = F.relu(self._norm(self._conv(x, conv, stride=1 if i else 2), norm))
+            return F.max_pool2d(x, 3, stride=2, padding=1)
         small = self._get('conv1.weight', 'conv1.conv.weight').shape[-1] == 3
         x = self._conv(x, 'conv1', 'conv1.conv', stride=1 if small else 2)
         x = F.relu(self._norm(x, 'bn1', 'conv1.bn'))

@@ -66,7 +66,6 @@ def inspection_tables(
     types = ', '.join(f'{count} of {dtype}' for dtype, count in inspection.types.items())
     found = _facts()
     found.add_row('file', escape(f'{path.name}, {path.stat().st_size / 1e6:.1f} MB'))
-    found.add_row('sha256', sha256(path))
     found.add_row('network', escape(inspection.network))
     if inspection.layout:
         found.add_row('layout', escape(inspection.layout))
@@ -78,6 +77,7 @@ def inspection_tables(
     if 'bnet_mm' in contents.meta:
         found.add_row('converted', escape(str(contents.meta['bnet_mm'])[:400]))
     yield found
+    yield f'sha256 {sha256(path)}'
     if inspection.kernels:
         kernels = Table('BNET', 'k', 'channels', 'outside the centre', 'zero kernels', box=None)
         for kernel in inspection.kernels:

@@ -1,12 +1,18 @@
 """Reading checkpoints: what is taken, what is refused and with which words."""
 
+import argparse
+import contextlib
 import os
 import pickle
+import random
+import tarfile
+import zipfile
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from bnet_mm.checkpoint import latest_checkpoint, read_checkpoint
+from bnet_mm.checkpoint import contents_of, latest_checkpoint, read_checkpoint
 from bnet_mm.errors import InputError
 
 
@@ -43,6 +49,82 @@ def test_code_is_refused_by_the_name_of_what_it_asked_for(tmp_path, save):
     save({'x': Hostile()}, tmp_path / 'x.pth')
     with pytest.raises(InputError, match=r'was refused: it asks for \w+\.system|cut off'):
         read_checkpoint(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('name', ['z.pth', 'legacy.pth', 'x.safetensors'])
+def test_damage_anywhere_is_one_sentence(tmp_path, name):
+    state = {'layer.weight': torch.randn(40, 7), 'layer.bias': torch.ones(40)}
+    if name == 'x.safetensors':
+        save_file(state, tmp_path / name)
+    else:
+        zipped = name == 'z.pth'
+        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / name).read_bytes()
+    random.seed(0)
+    for kept in sorted(random.randrange(len(whole)) for _ in range(20)):
+        (tmp_path / name).write_bytes(whole[:kept])
+        with pytest.raises(InputError, match=r'cannot be read \(\d+ bytes\)'):
+            read_checkpoint(tmp_path / name)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+        (tmp_path / name).write_bytes(damaged)
+        with contextlib.suppress(InputError):  # a changed number is not found; nothing else escapes
+            contents_of(read_checkpoint(tmp_path / name))
+
+
+def test_a_zip_that_unpacks_to_more_than_it_holds(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'x.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('archive/data.pkl', b'0' * 50_000_000)
+    with pytest.raises(InputError, match=r'compressed archive \(50000000 bytes when unpacked\)'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+def test_a_header_that_claims_more_than_there_is(tmp_path):
+    (tmp_path / 'x.safetensors').write_bytes((1 << 60).to_bytes(8, 'little') + b'{"a":1}')
+    with pytest.raises(InputError, match='cannot be read'):
+        read_checkpoint(tmp_path / 'x.safetensors')
+
+
+def test_other_kinds_of_file_are_told_apart(tmp_path):
+    (tmp_path / 'text.pth').write_text('<html>404 not found</html>')
+    with pytest.raises(InputError, match='no torch checkpoint'):
+        read_checkpoint(tmp_path / 'text.pth')
+    with tarfile.open(tmp_path / 'x.pth.tar', 'w') as archive:
+        archive.add(tmp_path / 'text.pth')
+    with pytest.raises(InputError, match='is a tar archive'):
+        read_checkpoint(tmp_path / 'x.pth.tar')
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / 'script.pt')
+    with pytest.raises(InputError, match='is a TorchScript program'):
+        read_checkpoint(tmp_path / 'script.pt')
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(InputError, match='no regular file'):
+        read_checkpoint(tmp_path / 'pipe')
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+def test_a_file_without_permission(tmp_path):
+    torch.save({}, tmp_path / 'x.pth')
+    (tmp_path / 'x.pth').chmod(0)
+    with pytest.raises(InputError, match='cannot be read: Permission denied'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+def test_options_of_a_training_are_no_reason_to_refuse(tmp_path):
+    torch.save(
+        {'args': argparse.Namespace(lr=0.1), 'model': {'w': torch.ones(1)}}, tmp_path / 'x.pth'
+    )
+    contents = contents_of(read_checkpoint(tmp_path / 'x.pth'))
+    assert list(contents.state) == ['w']
+    assert list(contents.dropped) == ['args']
+
+
+@pytest.mark.parametrize(
+    'checkpoint', [[1, 2], 3, {}, {'state_dict': {}}, {'state_dict': {'a': 1}}]
+)
+def test_a_checkpoint_without_named_tensors(checkpoint):
+    with pytest.raises(InputError, match=r'named tensors is needed|no tensors by name'):
+        contents_of(checkpoint)
 
 
 def training_state(path, epoch):
