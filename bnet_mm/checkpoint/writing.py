@@ -101,9 +101,9 @@ def _save_safetensors(checkpoint: dict, part: Path) -> None:
     for name, value in checkpoint['state_dict'].items():
         shared = value.untyped_storage().data_ptr() in seen
         seen.add(value.untyped_storage().data_ptr())
-        tensors[name] = (
-            value.clone(memory_format=torch.contiguous_format) if shared else value.contiguous()
-        )
+        tensors[name] = value.contiguous()
+        if shared and tensors[name] is value:
+            tensors[name] = value.clone()
     try:
         save_file(tensors, part, metadata=metadata)
     except SafetensorError as error:

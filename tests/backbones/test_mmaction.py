@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import bnet_mm
+from bnet_mm.errors import InputError
 from bnet_mm.norm import BNET
 from bnet_mm.norm.depthwise import dirac_kernel
 
@@ -106,7 +107,7 @@ def test_kernels_of_another_size_are_named(tmp_path):
     source = bnet_mm.enhance(torchvision.models.resnet50(), k=3)
     torch.save(source.state_dict(), tmp_path / 'bnet.pth')
     backbone = build(pretrained=str(tmp_path / 'bnet.pth'))
-    with pytest.raises(RuntimeError, match='the checkpoint has 3x3 kernels, the model k=5'):
+    with pytest.raises(InputError, match=r'has 3x3 kernels, the model k=5 at layer1\.0'):
         backbone.init_weights()
 
 

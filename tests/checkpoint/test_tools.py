@@ -12,10 +12,11 @@ from bnet_mm.checkpoint.hashing import sha256
 def test_convert_verifies_writes_and_says_how_to_use_it(run_tool, authors_file, tmp_path):
     target = tmp_path / 'out.pth'
     said = run_tool('convert_checkpoint.py', authors_file, target, '--verify', check=True).stdout
+    said = ' '.join(said.split())
     for words in (
         'ResNet-18',
         "BNET in the authors' names, below module.",
-        'layer3.{0,1}.bn2   BNET k=5            BNET k=5',
+        'layer3.{0,1}.bn2 BNET k=5 BNET k=5',
         'dropped, state of the training: epoch, best_prec1, optimizer',
         'dropped, the classifier: module.fc.weight, module.fc.bias',
         "init_cfg': {'type': 'Pretrained'",
