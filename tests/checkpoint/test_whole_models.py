@@ -1,0 +1,85 @@
+"""Models that the libraries themselves saved, with plain BN, and their BNET twins."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint, save_checkpoint
+
+from bnet_mm.checkpoint import contents_of, convert, read_checkpoint, write_checkpoint
+from bnet_mm.engine.config import load_config
+
+DEMOS = {
+    'mmdet': 'configs/demo/faster_rcnn_r18_bnet5_fpn_demo.py',
+    'mmseg': 'configs/demo/pspnet_r18_bnet3_demo.py',
+    'mmaction': 'configs/demo/tsn_r18_bnet3_demo.py',
+}
+CLASSIFIER = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, norm_cfg=dict(type='BNET', k=3)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=512),
+)
+
+
+def build(library, plain):
+    torch.manual_seed(int(plain))
+    if library == 'mmpretrain':
+        __import__('mmpretrain.models')
+        cfg = Config(dict(model=CLASSIFIER)).model
+    else:
+        cfg = load_config(DEMOS[library]).model
+    if plain:
+        cfg.backbone.norm_cfg = dict(type='BN')
+    with DefaultScope.overwrite_default_scope(library):
+        model = MODELS.build(cfg)
+    return model.double()
+
+
+def tensors(outputs):
+    """Flattens what a model returns in mode 'tensor'."""
+    if isinstance(outputs, torch.Tensor):
+        yield outputs
+    elif isinstance(outputs, (tuple, list)):
+        for part in outputs:
+            yield from tensors(part)
+
+
+def outputs(model, library):
+    model.eval()
+    torch.manual_seed(0)
+    shape = (2, 3, 3, 64, 64) if library == 'mmaction' else (2, 3, 64, 64)
+    inputs = torch.randn(shape, dtype=torch.float64)
+    with torch.no_grad():
+        if library == 'mmdet':
+            return model.rpn_head(model.extract_feat(inputs))
+        return model(inputs, mode='tensor')
+
+
+@pytest.mark.parametrize('library', [*DEMOS, 'mmpretrain'])
+def test_a_twin_with_bnet_loads_the_library_s_own_file(library, tmp_path):
+    plain, bnet = build(library, plain=True), build(library, plain=False)
+    for name, buffer in plain.named_buffers():
+        if name.endswith('running_var'):
+            buffer.uniform_(0.5, 2)
+    checkpoint = {'state_dict': plain.state_dict(), 'meta': {'epoch': 1}, 'optimizer': {}}
+    save_checkpoint(checkpoint, str(tmp_path / 'epoch_1.pth'))
+    load_checkpoint(bnet, str(tmp_path / 'epoch_1.pth'), strict=True)
+    expected = list(tensors(outputs(plain, library)))
+    ours = list(tensors(outputs(bnet, library)))
+    assert len(ours) == len(expected) > 0
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+    k = bnet.backbone.get_submodule(
+        'layer1.0.conv2.bn' if library == 'mmaction' else 'layer1.0.bn2'
+    ).k
+    found = convert(
+        contents_of(read_checkpoint(tmp_path / 'epoch_1.pth')), to=library, what='model', k=k
+    )
+    assert found.unexplained == []
+    write_checkpoint({'state_dict': found.state}, tmp_path / 'bnet.pth')
+    again = build(library, plain=False)
+    load_checkpoint(again, str(tmp_path / 'bnet.pth'), strict=True)
+    for a, b in zip(tensors(outputs(again, library)), expected, strict=True):
+        torch.testing.assert_close(a, b)
