@@ -126,13 +126,14 @@ def _check(state: dict[str, Tensor], network: _Sites, own: dict[str, Tensor]) ->
         where = name.rpartition('.bn')[0] or name
         if tensor is None:
             continue
-        if leaf == 'weight' and site not in network.bnet:
+        kernel = leaf == 'weight' and value.ndim == 4
+        if kernel and site not in network.bnet:
             size = value.shape[-1]
             raise InputError(
                 f'checkpoint has {size}x{size} kernels, the model plain batch normalization, at '
                 f"{site}: use norm_cfg=dict(type='BNET', k={size}) where it belongs"
             )
-        if leaf == 'weight' and value.shape[-1] != tensor.shape[-1]:
+        if kernel and value.shape[-1] != tensor.shape[-1]:
             size, k = value.shape[-1], tensor.shape[-1]
             larger = f', or convert the checkpoint with --k {k}' if size < k else ''
             raise InputError(
