@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
+from torch import nn
 from torch.hub import load_state_dict_from_url
+from torch.nn.parallel import DistributedDataParallel
 
+from bnet_mm.norm.synchronized import synchronized_batch_norm
 from bnet_mm.whole_file import write_whole
 
 
@@ -27,6 +30,7 @@ def apply() -> None:
     download_weights_only()
     write_files_whole()
     complete_mmaction()
+    synchronize_on_cpu()
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -104,6 +108,23 @@ def complete_mmaction() -> None:
     that is whole uses its own.
     """
     sys.meta_path.append(_MissingLocalizer())
+
+
+def synchronize_on_cpu() -> None:
+    """Lets torch's SyncBatchNorm train on CPUs, for the norms beside BNET.
+
+    torch 2.11 refuses CPU tensors as soon as processes are there, and its DistributedDataParallel a
+    network on CPUs with such a layer, so that none can be tried with gloo. On other devices nothing
+    changes.
+    """
+    nn.SyncBatchNorm.forward = synchronized_batch_norm
+    check = DistributedDataParallel._passing_sync_batchnorm_handle
+
+    def check_devices_but_cpu(self: DistributedDataParallel, module: nn.Module) -> None:
+        if self.device_type != 'cpu':
+            check(self, module)
+
+    DistributedDataParallel._passing_sync_batchnorm_handle = check_devices_but_cpu
 
 
 class _MissingLocalizer(MetaPathFinder, Loader):

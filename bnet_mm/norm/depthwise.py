@@ -78,6 +78,9 @@ class DepthwiseTransform(_ConvNd):
             self.bias.zero_()
 
     def forward(self, input: Tensor) -> Tensor:
+        # torch's convolution refuses maps without pixels, which a scale and shift lets through.
+        if not torch.jit.is_tracing() and 0 in input.shape[2:]:
+            return input + 0 * (self.weight.sum() + self.bias.sum())
         return F.conv2d(
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )

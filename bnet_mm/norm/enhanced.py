@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from bnet_mm.errors import InputError
 from bnet_mm.norm.depthwise import DepthwiseTransform, dirac_kernel
+from bnet_mm.norm.synchronized import synchronized_batch_norm
 
 
 class EnhancedNorm(nn.Module):
@@ -71,7 +72,24 @@ class EnhancedNorm(nn.Module):
                 f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got '
                 f'{input.dim()}-D of shape {tuple(input.shape)}'
             )
-        return self.dw(self.norm(input))
+        synchronized = isinstance(self.norm, nn.SyncBatchNorm)
+        return self.dw(
+            synchronized_batch_norm(self.norm, input) if synchronized else self.norm(input)
+        )
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Adds a child; this is how conversions put another norm in the place of `norm`.
+
+        Raises:
+            InputError: that norm is mmcv's synchronized one, which cannot do without a scale and
+                shift of its own.
+        """
+        if name == 'norm' and type(module).__module__ == 'mmcv.ops.sync_bn':
+            raise InputError(
+                "BNET cannot use mmcv's own SyncBatchNorm (sync_bn='mmcv'): say sync_bn='torch', "
+                "or norm_cfg=dict(type='SyncBNET', ...)"
+            )
+        super().add_module(name, module)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # By keys and shapes, not by `_version`: checkpoint loaders drop the metadata.
