@@ -144,10 +144,10 @@ def _check_launcher(launcher: str) -> None:
     }[launcher]
     if sets not in os.environ:
         raise InputError(f'--launcher {launcher}: {sets} is not set; start this with {script}')
-    if get_device() == 'cpu':
+    if get_device() == 'cpu' and launcher != 'pytorch':
         raise InputError(
-            f'--launcher {launcher}: mmengine gives each process an accelerator, and torch finds '
-            f'none on this machine'
+            f'--launcher {launcher} needs an accelerator for each process, and torch finds none on '
+            f'this machine: processes on CPUs are started by tools/dist_train.sh, or torchrun'
         )
 
 

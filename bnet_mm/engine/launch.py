@@ -17,6 +17,7 @@ from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
 from bnet_mm.engine.data import DatasetCheckHook, explain_failure
 from bnet_mm.engine.inputs import check_inputs, config_errors, pretrained_sources
+from bnet_mm.engine.processes import join_cpu_processes
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -75,6 +76,7 @@ def _build_runner(cfg: Config) -> Runner:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'the work dir {cfg.work_dir} cannot be made: {error}') from error
+    join_cpu_processes(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
