@@ -17,7 +17,7 @@ from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
 from bnet_mm.engine.data import DatasetCheckHook, explain_failure
 from bnet_mm.engine.inputs import check_inputs, config_errors, pretrained_sources
-from bnet_mm.engine.processes import join_cpu_processes
+from bnet_mm.engine.processes import cpu_processes
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -36,7 +36,7 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     """
     _set_resume(cfg, resume)
     check_inputs(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
-    with _input_errors(cfg):
+    with _input_errors(cfg), cpu_processes(cfg):
         runner = _build_runner(cfg)
         for hook in (DatasetCheckHook(), RepeatableHook(), StartReportHook()):
             runner.register_hook(hook)
@@ -63,7 +63,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
     check_inputs(cfg, ('test',))
     if tta:
         _set_tta(cfg)
-    with _input_errors(cfg):
+    with _input_errors(cfg), cpu_processes(cfg):
         runner = _build_runner(cfg)
         runner.register_hook(DatasetCheckHook())
         if out is not None:
@@ -76,7 +76,6 @@ def _build_runner(cfg: Config) -> Runner:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'the work dir {cfg.work_dir} cannot be made: {error}') from error
-    join_cpu_processes(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

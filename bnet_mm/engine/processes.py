@@ -1,22 +1,32 @@
 """Several processes on machines without GPUs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 
-def join_cpu_processes(cfg: Config) -> None:
-    """Joins the processes of a launcher over gloo, where mmengine would ask for a GPU.
+@contextmanager
+def cpu_processes(cfg: Config) -> Iterator[None]:
+    """Joins the processes that torchrun started over gloo, where mmengine would ask for a GPU.
 
     mmengine 0.10.7 takes it for granted that each process has an accelerator, when it joins them
     and when it wraps the model. With accelerators, or without a launcher, nothing is done here.
     """
     if cfg.get('launcher') != 'pytorch' or get_device() != 'cpu' or dist.is_initialized():
+        yield
         return
-    dist.init_process_group('gloo')
     wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
         broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
     )
     wrapper.setdefault('type', 'MMDistributedDataParallel')
     wrapper.setdefault('device_ids', None)
     cfg.model_wrapper_cfg = wrapper
+    dist.init_process_group('gloo')
+    try:
+        yield
+    finally:
+        # Its threads would still be running at the end of the process, which then aborts.
+        dist.destroy_process_group()
