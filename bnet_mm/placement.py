@@ -108,7 +108,7 @@ def _norms_at(model: nn.Module, positions: str) -> Iterator[tuple[str, nn.Module
                 yield name, module
         return
     for prefix, block in model.named_modules():
-        kind = _block_kind(block)
+        kind = block_kind(block)
         if kind is None:
             continue
         # A basic block has no B: 'ABC' is every norm it has, 'B' alone asks for what is not there.
@@ -116,11 +116,11 @@ def _norms_at(model: nn.Module, positions: str) -> Iterator[tuple[str, nn.Module
         if not indices:
             yield f'position {positions} of {prefix}, a {kind},', None
         for index in indices:
-            name, norm = _norm_after_conv(block, index)
+            name, norm = norm_after_conv(block, index)
             yield f'{prefix}.{name}' if prefix else name, norm
 
 
-def _block_kind(module: nn.Module) -> str | None:
+def block_kind(module: nn.Module) -> str | None:
     """Returns which kind of residual block a module is, by its class and what that derives from."""
     for base in type(module).__mro__:
         if base.__name__ in LETTERS:
@@ -128,7 +128,7 @@ def _block_kind(module: nn.Module) -> str | None:
     return None
 
 
-def _norm_after_conv(block: nn.Module, index: int) -> tuple[str, nn.Module | None]:
+def norm_after_conv(block: nn.Module, index: int) -> tuple[str, nn.Module | None]:
     """Returns name and module of the norm that follows a block's `conv1`, `conv2` or `conv3`."""
     # torchvision, timm, mmdet, mmseg and mmpretrain: beside the convolution; a norm of another
     # family carries its own abbreviation (gn3), which mmdet's blocks keep in norm3_name.

@@ -13,6 +13,7 @@ from bnet_mm.engine.command_line import (
 )
 from bnet_mm.engine.config import load_config, set_drawing, set_run_options
 from bnet_mm.engine.launch import test
+from bnet_mm.engine.processes import cpu_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +40,8 @@ def main() -> None:
         )
         if args.show or args.show_dir:
             set_drawing(cfg, show=args.show, show_dir=args.show_dir, wait_time=args.wait_time)
-        test(cfg, args.checkpoint, out=args.out, tta=args.tta)
+        with cpu_processes(cfg):
+            test(cfg, args.checkpoint, out=args.out, tta=args.tta)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from bnet_mm.engine.command_line import (
 )
 from bnet_mm.engine.config import load_config, set_run_options
 from bnet_mm.engine.launch import train
+from bnet_mm.engine.processes import cpu_processes
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +51,8 @@ def main() -> None:
             validate=not args.no_validate,
             seed=args.seed,
         )
-        train(cfg, resume=args.resume)
+        with cpu_processes(cfg):
+            train(cfg, resume=args.resume)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
 from bnet_mm.engine.data import DatasetCheckHook, explain_failure
 from bnet_mm.engine.inputs import check_inputs, config_errors, pretrained_sources
-from bnet_mm.engine.processes import cpu_processes
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
@@ -36,7 +35,7 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     """
     _set_resume(cfg, resume)
     check_inputs(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
-    with _input_errors(cfg), cpu_processes(cfg):
+    with _input_errors(cfg):
         runner = _build_runner(cfg)
         for hook in (DatasetCheckHook(), RepeatableHook(), StartReportHook()):
             runner.register_hook(hook)
@@ -63,7 +62,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
     check_inputs(cfg, ('test',))
     if tta:
         _set_tta(cfg)
-    with _input_errors(cfg), cpu_processes(cfg):
+    with _input_errors(cfg):
         runner = _build_runner(cfg)
         runner.register_hook(DatasetCheckHook())
         if out is not None:

@@ -1,5 +1,6 @@
 """Several processes on machines without GPUs."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ def cpu_processes(cfg: Config) -> Iterator[None]:
 
     mmengine 0.10.7 takes it for granted that each process has an accelerator, when it joins them
     and when it wraps the model. With accelerators, or without a launcher, nothing is done here.
+    What was built inside must not be held any more when this ends.
     """
     if cfg.get('launcher') != 'pytorch' or get_device() != 'cpu' or dist.is_initialized():
         yield
@@ -28,5 +30,7 @@ def cpu_processes(cfg: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        # Its threads would still be running at the end of the process, which then aborts.
+        # A thread of gloo that lets go of a tensor while the interpreter ends aborts the process.
+        # They end with the group, and that with the last model which is wrapped for it.
+        gc.collect()
         dist.destroy_process_group()
