@@ -18,6 +18,7 @@ OPENMMLAB = [
     'mmcv==2.1.0',
     'torch==2.11.0',
     'torchvision==0.26.0',
+    'safetensors',
     'setuptools<81',
 ]
 EXTRAS = {
@@ -27,7 +28,8 @@ EXTRAS = {
     'cls': [*OPENMMLAB, 'mmpretrain==1.2.0'],
 }
 EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
-EXTRAS['dev'] = ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'timm']
+EXTRAS['onnx'] = ['onnx', 'onnxruntime', 'onnxscript']
+EXTRAS['dev'] = ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'timm', *EXTRAS['onnx']]
 
 
 class BuildWithMim(build_py):

@@ -1,0 +1,83 @@
+"""ONNX: both exporters, free sizes, and what onnxruntime makes of the file."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
+from bnet_mm.export import export_onnx
+from bnet_mm.norm import EnhancedNorm
+
+CLASSIFIER = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, base_channels=8, norm_cfg=dict(type='BNET', k=5)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)
+
+
+def trained(cfg, path):
+    """Saves weights of `cfg` whose kernels and statistics have moved, and returns the file."""
+    with MODELS.switch_scope_and_registry(cfg.default_scope) as models:
+        model = models.build(cfg.copy().model)
+    for module in model.modules():
+        if isinstance(module, EnhancedNorm):
+            nn.init.normal_(module.dw.weight, std=0.2)
+            nn.init.normal_(module.norm.running_mean, std=0.2)
+    torch.save({'state_dict': model.state_dict()}, path)
+    return str(path)
+
+
+@pytest.fixture
+def classifier():
+    __import__('mmpretrain.models')
+    return Config(dict(model=CLASSIFIER, default_scope='mmpretrain'))
+
+
+@pytest.mark.parametrize('dynamo', [True, False])
+@pytest.mark.parametrize('free_size', [True, False])
+def test_classifier(classifier, dynamo, free_size, tmp_path):
+    weights = trained(classifier, tmp_path / 'x.pth')
+    written = export_onnx(
+        classifier, weights, tmp_path / 'x.onnx', 'model', (64, 96), free_size, dynamo
+    )
+    assert written.outputs == ['logits']
+    assert written.difference < 1e-5
+    assert {file.name for file in tmp_path.iterdir()} == {'x.pth', 'x.onnx'}
+
+
+def test_segmentor_and_its_pooling(tiny_segmentor, tmp_path):
+    cfg = load_config(tiny_segmentor)
+    weights = trained(cfg, tmp_path / 'x.pth')
+    written = export_onnx(cfg, weights, tmp_path / 'x.onnx', shape=(96, 96), free_size=False)
+    assert written.difference < 1e-5
+
+
+def test_backbones_of_detectors_and_video_models(tiny_config, tiny_recognizer, tmp_path):
+    for config, shape in ((tiny_config, (64, 96)), (tiny_recognizer, (64, 64))):
+        cfg = load_config(config)
+        weights = trained(cfg, tmp_path / 'x.pth')
+        written = export_onnx(cfg, weights, tmp_path / 'x.onnx', 'backbone', shape)
+        assert written.difference < 1e-5
+        assert written.outputs[0] == 'stage1'
+
+
+def test_what_cannot_be_exported_is_said(tiny_config, classifier, tmp_path, monkeypatch):
+    detector = load_config(tiny_config)
+    with pytest.raises(InputError, match='whole models of mmdet are not exported here'):
+        export_onnx(detector, None, tmp_path / 'x.onnx')
+    with pytest.raises(InputError, match=r'name an \.onnx file'):
+        export_onnx(classifier, None, tmp_path / 'x.pt')
+    monkeypatch.setattr('bnet_mm.export.TOLERANCE', 0.0)
+    with pytest.raises(InputError, match='onnxruntime differs from torch'):
+        export_onnx(classifier, None, tmp_path / 'x.onnx', shape=(32, 32))
+    assert not list(tmp_path.glob('*onnx*'))
+
+
+def test_command_line(tiny_config, run_tool, tmp_path):
+    args = (tiny_config, 'none', 'x.onnx', '--part', 'backbone', '--shape', 64, 64, '--no-dynamo')
+    said = run_tool('export_onnx.py', *args, check=True).stdout.splitlines()[-1]
+    assert said.startswith('x.onnx: stage1, stage2, stage3, stage4; onnxruntime differs by')
