@@ -19,6 +19,9 @@ BACKBONES = {
     'mmpretrain': 'bnet_mm.backbones.mmpretrain',
     'mmseg': 'bnet_mm.backbones.mmseg',
 }
+# The module that registers the optimizer constructors of all libraries, and those of one.
+OPTIMIZERS = 'bnet_mm.optim.default'
+OPTIMIZERS_OF = {'mmaction': 'bnet_mm.optim.mmaction'}
 
 
 def register() -> None:
@@ -28,8 +31,10 @@ def register() -> None:
         MODELS.register_module(norm.__name__, module=norm)
     _load_with_children(MODELS, BACKBONES.get)
     # A library's registry looks into mmengine's without loading it, so each must know of it.
-    _load_with(OPTIM_WRAPPER_CONSTRUCTORS, 'bnet_mm.optim')
-    _load_with_children(OPTIM_WRAPPER_CONSTRUCTORS, lambda scope: 'bnet_mm.optim')
+    _load_with(OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS)
+    _load_with_children(
+        OPTIM_WRAPPER_CONSTRUCTORS, lambda scope: OPTIMIZERS_OF.get(scope, OPTIMIZERS)
+    )
 
 
 def _load_with_children(root: Registry, module_of) -> None:

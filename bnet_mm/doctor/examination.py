@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
@@ -117,7 +117,8 @@ def _optimizer(model: nn.Module, cfg: Config) -> torch.optim.Optimizer | None:
     wrapper = {**cfg.optim_wrapper, 'type': 'OptimWrapper'}  # AMP's asks for a GPU
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(key, None)
-    return build_optim_wrapper(model, wrapper).optimizer
+    with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(cfg.get('default_scope')):
+        return build_optim_wrapper(model, wrapper).optimizer
 
 
 def _groups(optimizer: torch.optim.Optimizer | None) -> dict[int, tuple[int, dict]]:
@@ -181,6 +182,8 @@ def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
     try:
         with torch.no_grad():
             dataless.forward(model, cfg, (64, 64))
+    except InputError:
+        raise
     except Exception:
         # Some models want more than a picture; then nothing is said of what they reach.
         return None

@@ -79,7 +79,8 @@ class DepthwiseTransform(_ConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         # torch's convolution refuses maps without pixels, which a scale and shift lets through.
-        if not torch.jit.is_tracing() and 0 in input.shape[2:]:
+        traced = torch.jit.is_tracing() or not isinstance(input, Tensor)  # by torch.fx
+        if not traced and 0 in input.shape[2:]:
             return input + 0 * (self.weight.sum() + self.bias.sum())
         return F.conv2d(
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups

@@ -67,10 +67,12 @@ class EnhancedNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         # The norm's own check is gone once a library has converted it to synchronized statistics
         # and back, and a convolution would read a (C, H, W) map as an unbatched image.
-        if input.dim() != 4:
+        # Not asked of torch.fx's stand-ins for an input.
+        if isinstance(input, Tensor) and input.dim() != 4:
+            kind = {5: '; 3-D networks (I3D and its like) keep their own norm'}
             raise InputError(
-                f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got '
-                f'{input.dim()}-D of shape {tuple(input.shape)}'
+                f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got {input.dim()}-D of '
+                f'shape {tuple(input.shape)}{kind.get(input.dim(), "")}'
             )
         synchronized = isinstance(self.norm, nn.SyncBatchNorm)
         return self.dw(

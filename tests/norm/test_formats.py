@@ -5,7 +5,9 @@ import warnings
 
 import pytest
 import torch
+import torch.fx.experimental.optimization
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bnet_mm.norm import BNET
 
@@ -103,6 +105,17 @@ def test_traces(x):
         traced = torch.jit.trace(layer, x)
     other = torch.randn(1, 6, 4, 7)
     torch.testing.assert_close(traced(other), layer(other))
+
+
+def test_symbolic_tracing_and_its_fusion_change_nothing():
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), trained(), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 9, 9)
+    traced = torch.fx.symbolic_trace(net)
+    torch.testing.assert_close(traced(x), net(x))
+    fused = torch.fx.experimental.optimization.fuse(net)
+    torch.testing.assert_close(fused(x), net(x))
+    with_folded_statistics = nn.Sequential(fuse_conv_bn_eval(net[0], net[1].norm), net[1].dw)
+    torch.testing.assert_close(with_folded_statistics(x).relu(), net(x))
 
 
 def test_built_on_the_meta_device(x):

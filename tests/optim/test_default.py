@@ -46,3 +46,10 @@ def test_kernel_and_bias_are_grouped_as_scale_and_shift(rules, scope):
     assert bnet['1.dw.bias'] == bn['1.bias']
     assert bnet['0.weight'] == bn['0.weight']
     assert bnet['0.bias'] == bn['0.bias']
+
+
+def test_a_key_of_its_own_for_the_kernel():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), bnet_mm.BNET(4, k=3))
+    found = groups(model, dict(custom_keys={'dw.weight': dict(decay_mult=0.0)}))
+    assert found['1.dw.weight'] == (0.1, 0.0)
+    assert found['1.dw.bias'] == found['0.weight'] == (0.1, 0.01)
