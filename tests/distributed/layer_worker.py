@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from mmengine.model import convert_sync_batchnorm
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from bnet_mm.norm import BNET, SyncBNET
@@ -71,6 +73,25 @@ def compare(distributed: nn.Module, single: nn.Module, split: tuple[int, ...]) -
         torch.testing.assert_close(buffer, buffers[name], **close)
 
 
+def fully_sharded(whole: nn.Sequential) -> None:
+    """Takes a step with every parameter in shards; FSDP's first version wants a GPU."""
+    processes = dist.get_world_size()
+    x = torch.randn(
+        2 * processes, 3, 5, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
+    sharded = randomize(network(SyncBNET, 3, nn.SyncBatchNorm))
+    mesh = init_device_mesh('cpu', (processes,))
+    for layer in [layer for layer in sharded if list(layer.parameters())]:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    for net, part in ((whole, x), (sharded, x.chunk(processes)[dist.get_rank()])):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        net(part).square().mean().backward()
+        optimizer.step()
+    for ours, theirs in zip(sharded.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours.full_tensor(), theirs)
+
+
 def main() -> None:
     dist.init_process_group('gloo')
     calls = []
@@ -88,6 +109,8 @@ def main() -> None:
         assert calls.count('reduce') == 2, calls  # and once backward
         torchs = nn.SyncBatchNorm.convert_sync_batchnorm(randomize(network(BNET, k)))
         compare(torchs, copy.deepcopy(whole), split)
+
+    fully_sharded(randomize(network(BNET, 3)))
 
     # Local statistics: each process is a network of its own, and DDP takes the mean.
     k = 3
