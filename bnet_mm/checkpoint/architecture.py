@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bnet_mm.errors import InputError
 
+NORM_TENSORS = ('weight', 'bias', 'running_mean', 'running_var')
 DEPTHS = {
     ('basic', (2, 2, 2, 2)): 18,
     ('basic', (3, 4, 6, 3)): 34,
@@ -125,6 +126,12 @@ def check_complete(state: dict[str, Tensor]) -> None:
         missing += absent
         if absent:
             continue
+        plain = [name for name in NORM_TENSORS if bnet and f'{site}.{name}' in state]
+        if plain:
+            raise InputError(
+                f'{site} is a BNET and has {plain[0]} of a plain norm beside it: the checkpoint '
+                f'has two norms for one place'
+            )
         channels = state[f'{conv}.weight'].shape[0]
         for name in names:
             shape = tuple(state[name].shape)
@@ -137,6 +144,8 @@ def check_complete(state: dict[str, Tensor]) -> None:
                     f'{name} has shape {shape}, and after a convolution of {channels} channels it '
                     f'must be {wanted}: the checkpoint is damaged'
                 )
+            if kernel and shape[-1] % 2 == 0:
+                raise InputError(f'{name} has {shape[-1]}x{shape[-1]} kernels, and k is odd')
     if missing:
         shown = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
         raise InputError(

@@ -1,6 +1,8 @@
 """Gives the tensors of a checkpoint the names, and its norms the form, that a network expects."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -106,6 +108,7 @@ def convert(
     if source is not None and not SOURCES[source](layout):
         raise InputError(f'the checkpoint is not in the layout {source!r}: it is {layout}')
     backbone = common_names(contents.state, layout)
+    _check_once(backbone.values())
     _check_blocks(contents.state, layout, backbone)
     state = {name: _own_memory(contents.state[key]) for key, name in backbone.items()}
     notes = _check_types(state)
@@ -132,9 +135,7 @@ def convert(
     prefix = 'backbone.' if below_backbone else ''
     others, dropped, unexplained = _others(contents, layout, backbone, to, what)
     converted = {prefix + target_name(name, to): value for name, value in state.items()}
-    twice = set(converted) & set(others)
-    if len(converted) != len(state) or twice:
-        raise InputError(f'two tensors of the checkpoint would get the name {min(twice)}')
+    _check_once([*converted, *others])
     renamed = {key: prefix + target_name(name, to) for key, name in backbone.items()}
     renamed |= {key: new for new, (key, _) in others.items()}
     return Conversion(
@@ -187,6 +188,12 @@ def _check_blocks(state: dict[str, Tensor], layout: Layout, backbone: dict[str, 
             f'this is no plain residual network, and what it computes is not known: its blocks '
             f'hold {_some(strange)}'
         )
+
+
+def _check_once(names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f'the checkpoint has two tensors for the place of {_some(twice)}')
 
 
 def _check_types(state: dict[str, Tensor]) -> list[str]:

@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 from authors import AuthorsNetwork, older_names, randomize, stages_of
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mmengine.registry import MODELS
 
@@ -181,6 +181,7 @@ def network_of():
     seed=st.integers(0, 3),
 )
 def test_any_way_round_gives_the_same_tensors(network_of, k, path, prefix, larger, seed):
+    assume(k != 1 or larger is None)  # on the way back it would become plain batch norm
     theirs = network_of(18, k, seed)
     there = {prefix + name: value for name, value in theirs.items()}
     for to in path:
@@ -264,6 +265,15 @@ def without(state, *names):
         (lambda s: s | {'conv1.weight': s['conv1.weight'].int()}, 'quantized'),
         (lambda s: s | {'net.' + k: v for k, v in s.items()}, 'several residual networks'),
         (lambda s: {'a': torch.ones(1)}, 'no residual network was found'),
+        (lambda s: s | {'layer1.0.bn2.weight': torch.ones(64)}, 'two norms for one place'),
+        (
+            lambda s: s | {'layer1.0.bn2.dw.bias': torch.ones(64)},
+            r'two tensors for the place of layer1\.0\.bn2\.dw\.bias',
+        ),
+        (
+            lambda s: s | {'layer1.0.bnet2.bnconv.weight': torch.ones(64, 1, 4, 4)},
+            'has 4x4 kernels, and k is odd',
+        ),
         (lambda s: s | {'bn1.bias': torch.ones(1).expand(10**12)}, 'damaged or hostile'),
         (lambda s: s | {'bn1.bias': torch.eye(64).to_sparse()}, 'no plain tensor'),
     ],
