@@ -120,6 +120,7 @@ def _destination_stages(conversion: Conversion, images: Tensor) -> list[Tensor]:
     }
     if conversion.to == 'torchvision':
         state = {name: value for name, value in state.items() if not name.startswith('fc.')}
+    net.double()  # before it is filled: the checkpoint's weights may be float64
     # In place of the counters that old files lack: they do not matter for the outputs.
     own = net.state_dict()
     counters = {name: own[name] for name in own if name.endswith('num_batches_tracked')}
@@ -127,7 +128,7 @@ def _destination_stages(conversion: Conversion, images: Tensor) -> list[Tensor]:
         net.load_state_dict({**counters, **state})
     except RuntimeError as error:
         raise InputError(f'{conversion.to} does not take the tensors: {error}') from error
-    net.double().eval()
+    net.eval()
     if conversion.to == 'torchvision':
         return _torchvision_stages(net, images)
     return list(net(images))
