@@ -51,6 +51,8 @@ class Architecture:
 
     def __str__(self) -> str:
         kind = 'ResNeXt' if self.groups > 1 else 'ResNet'
+        if self.groups == 1 and self.base_width != self.base_channels:
+            kind = 'Wide ResNet'
         if self.deep_stem:
             kind += 'V1d' if self.avg_down else 'V1c'
         name = (
@@ -85,7 +87,10 @@ def infer_architecture(state: dict[str, Tensor]) -> Architecture:
     stem = state.get('stem.6.weight') if deep_stem else first_conv
     first, middle = state.get('layer1.0.conv1.weight'), state.get('layer1.0.conv2.weight')
     last = state.get('layer1.0.conv3.weight')
-    for name, value in (('stem', stem), ('layer1.0.conv1', first), ('layer1.0.conv2', middle)):
+    needed = [('stem', stem), ('layer1.0.conv1', first), ('layer1.0.conv2', middle)]
+    if last is not None:
+        needed.append(('layer1.0.conv3', last))
+    for name, value in needed:
         if value is None or value.ndim != 4 or 0 in value.shape:
             raise InputError(
                 f'the checkpoint is incomplete: it has no convolution weight of {name}, '
@@ -114,7 +119,7 @@ def check_complete(state: dict[str, Tensor]) -> None:
     Raises:
         InputError: something is missing, or does not fit its convolution.
     """
-    missing = []
+    missing, expected = [], set()
     for conv, site in _convolutions(state):
         bnet = any(
             f'{site}.{name}' in state for name in ('dw.weight', 'dw.bias', 'norm.running_var')
@@ -122,6 +127,8 @@ def check_complete(state: dict[str, Tensor]) -> None:
         scale, norm = ('dw.', 'norm.') if bnet else ('', '')
         names = [f'{site}.{norm}running_mean', f'{site}.{norm}running_var']
         names += [f'{site}.{scale}weight', f'{site}.{scale}bias']
+        counters = [f'{site}.num_batches_tracked', f'{site}.norm.num_batches_tracked']
+        expected.update((f'{conv}.weight', *names, *counters))
         absent = [name for name in (f'{conv}.weight', *names) if name not in state]
         missing += absent
         if absent:
@@ -132,6 +139,8 @@ def check_complete(state: dict[str, Tensor]) -> None:
                 f'{site} is a BNET and has {plain[0]} of a plain norm beside it: the checkpoint '
                 f'has two norms for one place'
             )
+        if state[f'{conv}.weight'].ndim != 4 or 0 in state[f'{conv}.weight'].shape:
+            raise InputError(f'{conv}.weight is no convolution: the checkpoint is damaged')
         channels = state[f'{conv}.weight'].shape[0]
         for name in names:
             shape = tuple(state[name].shape)
@@ -151,6 +160,13 @@ def check_complete(state: dict[str, Tensor]) -> None:
         raise InputError(
             f'the checkpoint is incomplete: {len(missing)} tensors are missing of a network that '
             f'has {len(state)} others: {shown}'
+        )
+    strange = [name for name in state if name not in expected]
+    if strange:
+        shown = ', '.join(strange[:3]) + (', ...' if len(strange) > 3 else '')
+        raise InputError(
+            f'{len(strange)} tensors have no place in a residual network of these blocks, and what '
+            f'the network computes is not known: {shown}'
         )
 
 

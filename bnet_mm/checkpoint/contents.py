@@ -54,8 +54,12 @@ def contents_of(checkpoint: object) -> Contents:
     state = checkpoint if name is None else checkpoint[name]
     meta = checkpoint.get('meta') if name is not None else None
     tensors, dropped, unexplained = {}, {}, []
+    # mmdet 2.x wrote averaged weights into the state dict, each name with 'ema_' before it.
+    copies = {f'ema_{key.replace(".", "_")}' for key in state if isinstance(key, str)}
     for key, value in state.items():
-        if isinstance(value, Tensor) and isinstance(key, str):
+        if key in copies:
+            dropped[key] = COPY
+        elif isinstance(value, Tensor) and isinstance(key, str):
             tensors[key] = _checked(key, value)
         elif name is None and key in BESIDE:
             dropped[key] = BESIDE[key]

@@ -114,7 +114,9 @@ def convert(
     notes = _check_types(state)
     check_complete(state)
     architecture = infer_architecture(state)
-    if architecture.depth is None and not architecture.small_input and to in OPENMMLAB:
+    wide = architecture.groups == 1 and architecture.base_width != architecture.base_channels
+    unnamed = architecture.depth is None and not architecture.small_input
+    if (unnamed or wide) and to in OPENMMLAB:
         raise InputError(
             f'{to} has no {architecture}: the checkpoint is incomplete, or of a network of your '
             f'own (then choose torchvision, whose names it has)'

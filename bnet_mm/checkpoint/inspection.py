@@ -64,7 +64,7 @@ def inspect_checkpoint(contents: Contents) -> Inspection:
     kernels = [
         _kernel(name.removesuffix('.dw.weight'), value)
         for name, value in state.items()
-        if name.endswith('.dw.weight') and value.ndim == 4
+        if name.endswith('.dw.weight') and value.ndim == 4 and 0 not in value.shape
     ]
     norms = sum(name.endswith('running_mean') for name in state)
     try:
@@ -104,6 +104,8 @@ def _odd(name: str, value: Tensor) -> list[str]:
     if not value.is_floating_point():
         return []
     found = []
+    if value.element_size() == 1:
+        value = value.float()  # torch computes nothing in 8 bits
     wrong = int((~torch.isfinite(value)).sum())
     if wrong:
         found.append(f'{name}: {wrong} of {value.numel()} values are NaN or infinite')

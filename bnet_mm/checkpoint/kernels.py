@@ -17,7 +17,7 @@ def kernel_sizes(state: dict[str, Tensor]) -> dict[str, int]:
     return {
         name.removesuffix('.dw.weight'): value.shape[-1]
         for name, value in state.items()
-        if name.endswith('.dw.weight')
+        if name.endswith('.dw.weight') and value.ndim == 4
     }
 
 

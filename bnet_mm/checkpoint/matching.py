@@ -35,7 +35,9 @@ def match_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
         theirs, ours = detect_layout(state), detect_layout(own)
     except InputError:
         # No residual network on one side, or several: nothing to align. BNET's names are known.
-        return _renamed(state, rename_kernels(state))
+        renamed = _renamed(state, rename_kernels(state))
+        _check_kernels(model, renamed)
+        return renamed
     old = common_names(state, theirs)
     network = _Sites(own, ours)
     _check({name: state[key] for key, name in old.items()}, network, own)
@@ -45,7 +47,9 @@ def match_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
         for key, name in old.items()
     }
     names |= _classifier(state, theirs, own)
-    return _renamed(state, names)
+    renamed = _renamed(state, names)
+    _check_kernels(model, renamed)
+    return renamed
 
 
 def rename_kernels_on_load(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
@@ -106,6 +110,22 @@ def _classifier(state: dict[str, Tensor], theirs: Layout, own: dict[str, Tensor]
     return names
 
 
+def _check_kernels(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raises InputError for a kernel of another size, anywhere in the model."""
+    for name, module in model.named_modules():
+        kernel = state.get(f'{name}.dw.weight') if isinstance(module, EnhancedNorm) else None
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != module.k:
+            raise InputError(_other_kernel(kernel.shape[-1], module.k, name))
+
+
+def _other_kernel(size: int, k: int, where: str) -> str:
+    larger = f', or convert the checkpoint with --k {k}' if size < k else ''
+    return (
+        f'checkpoint has {size}x{size} kernels, the model k={k} at {where}: build the model with '
+        f'k={size}{larger}'
+    )
+
+
 def _check(state: dict[str, Tensor], network: _Sites, own: dict[str, Tensor]) -> None:
     """Raises InputError unless the backbone in `state`, by common names, is the network's."""
     theirs, ours = block_counts(list(state)), block_counts(list(network.common))
@@ -120,6 +140,10 @@ def _check(state: dict[str, Tensor], network: _Sites, own: dict[str, Tensor]) ->
         raise InputError(
             f'checkpoint has {theirs} blocks in its stages, the model {ours}: they differ in depth'
         )
+    deep = ['stem.0.weight' in side for side in (state, network.common)]
+    if deep[0] != deep[1]:
+        stems = ['three convolutions' if side else 'one convolution' for side in deep]
+        raise InputError(f'checkpoint has a stem of {stems[0]}, the model of {stems[1]}')
     for name, value in state.items():
         site, _, leaf = name.rpartition('.dw.')
         tensor = network.tensor(name, own)
@@ -134,15 +158,12 @@ def _check(state: dict[str, Tensor], network: _Sites, own: dict[str, Tensor]) ->
                 f"{site}: use norm_cfg=dict(type='BNET', k={size}) where it belongs"
             )
         if kernel and value.shape[-1] != tensor.shape[-1]:
-            size, k = value.shape[-1], tensor.shape[-1]
-            larger = f', or convert the checkpoint with --k {k}' if size < k else ''
-            raise InputError(
-                f'checkpoint has {size}x{size} kernels, the model k={k} at {where}: build the '
-                f'model with k={size}{larger}'
-            )
+            raise InputError(_other_kernel(value.shape[-1], tensor.shape[-1], where))
         kernel_of_scale = value.ndim == 1 and tensor.ndim == 4
         fits = value.shape[0] == tensor.shape[0] if kernel_of_scale else value.shape == tensor.shape
-        if not fits:
+        # Another number of input channels is the user's choice, and the loader says so.
+        first = name in ('conv1.weight', 'stem.0.weight') and value.shape[0] == tensor.shape[0]
+        if not fits and not first:
             raise InputError(
                 f'checkpoint has {name} of shape {tuple(value.shape)}, the model of '
                 f'{tuple(tensor.shape)}: they differ in width'

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bnet_mm.checkpoint.contents import COPY, contents_of
+from bnet_mm.checkpoint.contents import contents_of
 from bnet_mm.checkpoint.reading import read_checkpoint
 from bnet_mm.checkpoint.writing import check_target, write_checkpoint
 
@@ -25,10 +25,6 @@ def publish(
     check_target(target, force=True)
     checkpoint = read_checkpoint(source)
     contents = contents_of(checkpoint)
-    # mmdet 2.x wrote the copy into the state dict, each name with 'ema_' before it.
-    copies = {f'ema_{name.replace(".", "_")}' for name in contents.state}
-    dropped = contents.dropped | {name: COPY for name in contents.state if name in copies}
-    state = {name: value for name, value in contents.state.items() if name not in copies}
     others = {key: checkpoint[key] for key in contents.unexplained if key in checkpoint}
-    published = {'meta': contents.meta, 'state_dict': state, **others}
-    return write_checkpoint(published, target, force, hashed=True), dropped
+    published = {'meta': contents.meta, 'state_dict': contents.state, **others}
+    return write_checkpoint(published, target, force, hashed=True), contents.dropped

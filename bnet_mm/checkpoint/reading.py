@@ -10,9 +10,12 @@ from pathlib import Path
 
 import torch
 
+from bnet_mm.checkpoint.pickled import foreign_class
 from bnet_mm.errors import InputError
 
 ZIP_START = b'PK\x03\x04'
+# What torch says of a class it does not know, and of one that it knows to be dangerous.
+ASKED = re.compile(r'GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)')
 
 
 def read_checkpoint(path: str | Path) -> object:
@@ -26,20 +29,12 @@ def read_checkpoint(path: str | Path) -> object:
         InputError: there is no such file, it is cut off or no checkpoint, or it asks for a class
             beyond tensors and mmengine's own records.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = 'a folder' if path.is_dir() else 'no regular file' if path.exists() else 'no file'
-        raise InputError(f'checkpoint {path}: there is {what} at {path.absolute()}')
-    try:
-        with path.open('rb') as file:
-            start = file.read(9)
-    except OSError as error:
-        raise InputError(f'checkpoint {path} cannot be read: {error.strerror}') from error
+    path, start = _start(path)
     if path.suffix == '.safetensors' or _starts_safetensors(start, path.stat().st_size):
         return _read_safetensors(path)
     if start.startswith(ZIP_START):
         _check_zip(path)
-    elif tarfile.is_tarfile(path):
+    elif _is_tar(path):
         raise InputError(
             f'checkpoint {path} is a tar archive, which torch cannot read safely: load it once '
             f'with the program it came from and save it again, or unpack it if it holds a file'
@@ -51,11 +46,13 @@ def read_checkpoint(path: str | Path) -> object:
                 path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
             )
     except pickle.UnpicklingError as error:
-        asked = re.search(r'GLOBAL (\S+) was not an allowed global', str(error))
+        found = ASKED.search(str(error))
+        # Of pickles in other protocols than its own torch says that they are none.
+        asked = found[1] if found else foreign_class(path)
         if asked:
             raise InputError(
-                f'checkpoint {path} was refused: it asks for {asked[1]}, and loading that could '
-                f'run code from the file'
+                f'checkpoint {path} was refused: it asks for {asked}, and loading that could run '
+                f'code from the file'
             ) from error
         raise InputError(_broken(path)) from error
     except MemoryError as error:
@@ -63,6 +60,29 @@ def read_checkpoint(path: str | Path) -> object:
     except Exception as error:
         # Damaged bytes end in any exception: of the unpickler, of the classes it may build, of zip.
         raise InputError(_broken(path)) from error
+
+
+def _start(path: str | Path) -> tuple[Path, bytes]:
+    """Returns the path, the user's folder filled in, and the first bytes of the file there."""
+    try:
+        path = Path(path).expanduser()
+        if not path.is_file():
+            what = 'a folder' if path.is_dir() else 'no file'
+            if path.exists() and not path.is_dir():
+                what = 'no regular file'
+            raise InputError(f'checkpoint {path}: there is {what} at {path.absolute()}')
+        with path.open('rb') as file:
+            return path, file.read(9)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise InputError(f'checkpoint {path} cannot be read: {reason}') from error
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (OSError, EOFError):  # of a compressed file that is cut off
+        return False
 
 
 def _starts_safetensors(start: bytes, size: int) -> bool:
@@ -83,11 +103,11 @@ def _read_safetensors(path: Path) -> dict:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(_broken(path)) from error
     checkpoint: dict = {'state_dict': state}
-    if 'bnet_mm' in metadata:
+    if 'meta' in metadata:
         try:
-            checkpoint['meta'] = {'bnet_mm': json.loads(metadata['bnet_mm'])}
+            checkpoint['meta'] = json.loads(metadata['meta'])
         except (ValueError, RecursionError) as error:
-            raise InputError(f"checkpoint {path}: its entry 'bnet_mm' is not JSON") from error
+            raise InputError(f"checkpoint {path}: its entry 'meta' is not JSON") from error
     return checkpoint
 
 

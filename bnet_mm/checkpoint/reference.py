@@ -37,10 +37,13 @@ def reference_stages(state: dict[str, Tensor], images: Tensor) -> list[Tensor]:
 class _Network:
     def __init__(self, state: dict[str, Tensor], like: Tensor):
         self._like = like
-        self._state = {}
-        for key, value in state.items():
-            name = key.removeprefix('module.').removeprefix('backbone.')
-            self._state[name] = value
+        first = 'layer1.0.conv1.'
+        prefix = next((key[: key.index(first)] for key in state if first in key), '')
+        self._state = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
         self._names = sorted(self._state)
 
     def has(self, start: str) -> bool:

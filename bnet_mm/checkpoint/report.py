@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from bnet_mm.checkpoint.contents import Contents
-from bnet_mm.checkpoint.conversion import Conversion
+from bnet_mm.checkpoint.conversion import OPENMMLAB, Conversion
 from bnet_mm.checkpoint.hashing import sha256
 from bnet_mm.checkpoint.inspection import Inspection
+from bnet_mm.checkpoint.networks import backbone_config
 from bnet_mm.checkpoint.verification import TOLERANCE, StageDifference, norm_config
 from bnet_mm.errors import InputError
 
@@ -140,15 +141,11 @@ def use_it(conversion: Conversion, path: Path) -> str:
     arch = conversion.architecture
     if conversion.prefix and conversion.to != 'authors':
         return f'load_from={str(path)!r}  # of a model whose backbone has norm_cfg={norm}'
-    if conversion.to in ('mmdet', 'mmseg', 'mmpretrain') and arch.depth:
-        kind = 'ResNeXt' if arch.groups > 1 else 'ResNet'
-        if arch.deep_stem:
-            kind += 'V1d' if arch.avg_down else 'V1c'
-        init = dict(type='Pretrained', checkpoint=str(path))
-        return f'backbone={dict(type=kind, depth=arch.depth, norm_cfg=norm, init_cfg=init)}'
-    if conversion.to == 'mmaction' and arch.depth:
-        network = dict(type='ResNet', depth=arch.depth, pretrained=str(path), norm_cfg=norm)
-        return f'backbone={network}'
+    if conversion.to in OPENMMLAB and not (arch.small_input and conversion.to != 'mmpretrain'):
+        network = backbone_config(conversion.to, arch, norm)
+        if conversion.to == 'mmaction':
+            return f'backbone={network | dict(pretrained=str(path))}'
+        return f'backbone={network | dict(init_cfg=dict(type="Pretrained", checkpoint=str(path)))}'
     loaded = f"torch.load({str(path)!r})['state_dict']"
     if norm['type'] == 'BN' or conversion.to == 'authors':
         return f'model.load_state_dict({loaded})'

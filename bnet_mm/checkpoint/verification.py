@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bnet_mm.checkpoint.architecture import Architecture
 from bnet_mm.checkpoint.conversion import Conversion
+from bnet_mm.checkpoint.networks import backbone_config
 from bnet_mm.checkpoint.reference import reference_stages
 from bnet_mm.errors import InputError
 
@@ -105,7 +106,8 @@ def norm_config(conversion: Conversion) -> dict:
 
 def _destination_stages(conversion: Conversion, images: Tensor) -> list[Tensor]:
     arch = conversion.architecture
-    if conversion.to == 'authors' or arch.depth is None or arch.small_input:
+    own_kind = arch.small_input and conversion.to != 'mmpretrain'
+    if conversion.to == 'authors' or arch.depth is None or own_kind:
         return reference_stages(conversion.state, images)
     norm = norm_config(conversion)
     net = (
@@ -141,20 +143,11 @@ def _openmmlab_network(library: str, arch: Architecture, norm: dict) -> nn.Modul
         import_module(f'{library}.models')
     except ImportError as error:
         raise InputError(f'--verify needs {library}, which cannot be imported: {error}') from error
-    name = 'ResNeXt' if arch.groups > 1 else 'ResNet'
-    options = dict(depth=arch.depth, out_indices=(0, 1, 2, 3), norm_cfg=norm, style='pytorch')
+    options = backbone_config(library, arch, norm)
     if library == 'mmaction':
-        if arch.groups > 1 or arch.base_channels != 64 or arch.stem_channels != 64:
-            raise InputError(f'mmaction2 has no {arch}')
         options['pretrained'] = None
-    else:
-        options |= dict(stem_channels=arch.stem_channels, base_channels=arch.base_channels)
-        options |= dict(deep_stem=arch.deep_stem, avg_down=arch.avg_down)
-    if arch.groups > 1:
-        options |= dict(groups=arch.groups, base_width=arch.base_width)
-    if library == 'mmpretrain' and arch.groups > 1:
-        options['width_per_group'] = options.pop('base_width')
-    return MODELS.build(dict(type=f'{library}.{name}', **options))
+    options['type'] = f'{library}.{options["type"]}'
+    return MODELS.build(dict(options, out_indices=(0, 1, 2, 3), style='pytorch'))
 
 
 def _torchvision_network(arch: Architecture, norm: dict) -> nn.Module:

@@ -19,15 +19,19 @@ def check_target(path: str | Path, force: bool = False) -> Path:
         InputError: its suffix is unknown, its folder is missing, or it exists (a file may with
             `force`).
     """
-    path = Path(path).expanduser()
-    if path.suffix not in FORMATS:
-        raise InputError(f'{path}: a checkpoint is written as {", ".join(FORMATS)}')
-    if not path.parent.is_dir():
-        raise InputError(f'{path} cannot be written: there is no folder {path.parent.absolute()}')
-    if path.exists() and not path.is_file():
-        raise InputError(f'{path} is no regular file: choose another name')
-    if path.exists() and not force:
-        raise InputError(f'{path} exists already and was kept: choose another name, or --force')
+    try:
+        path = Path(path).expanduser()
+        if path.suffix not in FORMATS:
+            raise InputError(f'{path}: a checkpoint is written as {", ".join(FORMATS)}')
+        if not path.parent.is_dir():
+            folder = path.parent.absolute()
+            raise InputError(f'{path} cannot be written: there is no folder {folder}')
+        if path.exists() and not path.is_file():
+            raise InputError(f'{path} is no regular file: choose another name')
+        if path.exists() and not force:
+            raise InputError(f'{path} exists already and was kept: choose another name, or --force')
+    except (OSError, RuntimeError) as error:
+        raise InputError(f'{path} cannot be written: {_reason(error)}') from error
     return path
 
 
@@ -37,8 +41,8 @@ def write_checkpoint(
     """Writes `{'state_dict': tensors, 'meta': ...}` to `path`, in the format of its suffix.
 
     It is written beside its place and then renamed, so that a reader sees no file, the old one or
-    the whole new one. A safetensors file keeps of `meta` the entry 'bnet_mm', of other entries
-    nothing.
+    the whole new one. A safetensors file keeps of `meta` what JSON can hold (a tuple becomes a
+    list), and of other entries nothing.
 
     Args:
         checkpoint: what to write.
@@ -69,6 +73,14 @@ def write_checkpoint(
         ) from error
 
 
+def _as_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _reason(error: BaseException) -> str:
     """Returns what the system said; torch's own error comes after it and names a line of C++."""
     cause: BaseException | None = error
@@ -94,8 +106,9 @@ def _save_safetensors(checkpoint: dict, part: Path) -> None:
             'a .safetensors file needs the package safetensors: pip install safetensors'
         ) from error
     metadata = {'format': 'pt'}
-    if 'bnet_mm' in checkpoint.get('meta', {}):
-        metadata['bnet_mm'] = json.dumps(checkpoint['meta']['bnet_mm'])
+    meta = {key: value for key, value in checkpoint.get('meta', {}).items() if _as_json(value)}
+    if meta:
+        metadata['meta'] = json.dumps(meta)
     # The format takes no two names for one memory, and nothing that is not contiguous.
     seen, tensors = set(), {}
     for name, value in checkpoint['state_dict'].items():

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mmengine.registry import MODELS
 
 import bnet_mm
-from bnet_mm.checkpoint import contents_of, convert, verify
+from bnet_mm.checkpoint import contents_of, convert, verify, write_checkpoint
+from bnet_mm.checkpoint.report import use_it
 from bnet_mm.errors import InputError
 
 LIBRARIES = ['mmdet', 'mmseg', 'mmaction', 'mmpretrain']
@@ -262,6 +263,10 @@ def without(state, *names):
         (lambda s: {k: v for k, v in s.items() if not k.startswith('layer4')}, 'incomplete'),
         (lambda s: {k: v for k, v in s.items() if not k.startswith('layer4.1')}, 'incomplete'),
         (lambda s: s | {'layer1.0.se.fc.weight': torch.ones(1)}, r'hold layer1\.0\.se\.fc'),
+        (lambda s: s | {'layer1.0.bn7.weight': torch.ones(1)}, r'no place .* layer1\.0\.bn7'),
+        (lambda s: s | {'stem.9.weight': torch.ones(1)}, r'no place .* stem\.9'),
+        (lambda s: s | {'layer2.0.conv1.weight': torch.ones(())}, 'is no convolution'),
+        (lambda s: s | {'layer1.0.bn7.dw.weight': torch.ones(())}, 'no place'),
         (lambda s: s | {'bn1.weight': torch.ones(3)}, r'bn1\.weight has shape \(3,\)'),
         (lambda s: s | {'conv1.weight': s['conv1.weight'].int()}, 'quantized'),
         (lambda s: s | {'net.' + k: v for k, v in s.items()}, 'several residual networks'),
@@ -295,6 +300,42 @@ def test_an_expected_layout_is_insisted_on(authors18):
     assert converted(state, source='authors').layout.kernels == 'authors'
     with pytest.raises(InputError, match="not in the layout 'timm': it is torchvision, BNET"):
         converted(state, source='timm')
+
+
+@pytest.mark.parametrize('prefix', ['backbone.body.', 'encoder.', 'model.backbone.'])
+def test_backbones_anywhere_are_found_and_verified(prefix, authors18):
+    state = below(prefix, authors18)
+    found = converted(state)
+    assert 'layer1.0.bn2.dw.weight' in found.state
+    assert all(stage.equal for stage in verify(state, found))
+
+
+@pytest.mark.parametrize(
+    ('name', 'to', 'options'),
+    [
+        ('resnet18', 'mmdet', {}),
+        ('resnet50d', 'mmseg', dict(deep_stem=True, avg_down=True)),
+        ('resnext50_32x4d', 'mmdet', dict(groups=32, base_width=4)),
+        ('resnext50_32x4d', 'mmpretrain', dict(groups=32, width_per_group=4)),
+    ],
+)
+def test_the_line_of_a_config_loads_the_result(name, to, options, tmp_path):
+    theirs = timm.create_model(name)
+    found = converted(theirs.state_dict(), to=to, k=3)
+    path = write_checkpoint({'state_dict': found.state}, tmp_path / 'x.pth')
+    line = use_it(found, path)
+    assert line.startswith('backbone=')
+    cfg = eval(line.removeprefix('backbone='))
+    assert options.items() <= cfg.items()
+    __import__(f'{to}.models')
+    backbone = MODELS.build(cfg | {'type': f'{to}.{cfg["type"]}'})
+    backbone.init_weights()
+    assert torch.equal(backbone.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
+
+
+def test_a_wide_network_that_no_library_has_is_named():
+    with pytest.raises(InputError, match='mmdet has no Wide ResNet-50'):
+        converted(torchvision.models.wide_resnet50_2().state_dict(), k=3)
 
 
 def test_unknown_entries_are_left_over(authors18):

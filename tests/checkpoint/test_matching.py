@@ -150,6 +150,21 @@ def test_another_width_is_named(library, authors_file):
         initialized(library, authors_file, norm_cfg=plain)
 
 
+def test_kernels_of_networks_that_are_not_residual():
+    cfg = dict(type='mmdet.MobileNetV2', norm_cfg=dict(type='BNET', k=5))
+    state = MODELS.build(cfg).state_dict()
+    other = MODELS.build(cfg | dict(norm_cfg=dict(type='BNET', k=3)))
+    with pytest.raises(InputError, match=r'5x5 kernels, the model k=3 at conv1\.bn'):
+        load_checkpoint_of(other, state, strict=False)
+
+
+def test_stems_and_input_channels(authors_file, authors18):
+    with pytest.raises(InputError, match='stem of one convolution, the model of three'):
+        initialized('mmdet', authors_file, deep_stem=True)
+    four = initialized('mmdet', authors_file, in_channels=4)
+    assert torch.equal(four.layer1[0].conv1.weight, authors18.layer1[0].conv1.weight)
+
+
 def test_nothing_is_half_loaded(authors18, authors_file, tmp_path):
     backbone = MODELS.build(backbone_config('mmdet', dict(type='BNET', k=3)))
     before = copy.deepcopy(backbone.state_dict())
@@ -202,7 +217,7 @@ def test_networks_side_by_side_load_by_their_own_names():
     assert torch.equal(twin[1].layer1[0].bn2.dw.weight, kernel)
 
 
-def load_checkpoint_of(model, state):
+def load_checkpoint_of(model, state, strict=True):
     import mmengine.runner.checkpoint as checkpoint
 
-    checkpoint.load_state_dict(model, state, strict=True)
+    checkpoint.load_state_dict(model, state, strict=strict)

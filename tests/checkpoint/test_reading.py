@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gzip
 import os
 import pickle
 import random
@@ -39,15 +40,36 @@ def test_missing_file_and_folder(tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_paths_that_the_system_does_not_take():
+    for path in ('x' * 300 + '.pth', '~nosuchuser/x.pth'):
+        with pytest.raises(InputError, match='cannot be read: '):
+            read_checkpoint(path)
+
+
+def test_a_compressed_file_that_is_cut_off(tmp_path):
+    (tmp_path / 'x.pth').write_bytes(gzip.compress(b'x' * 100)[:20])
+    with pytest.raises(InputError, match='cut off'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
 class Hostile:
     def __reduce__(self):
         return os.system, ('exit 1',)
 
 
-@pytest.mark.parametrize('save', [torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))])
+@pytest.mark.parametrize(
+    'save',
+    [
+        torch.save,
+        lambda x, p: torch.save(x, p, _use_new_zipfile_serialization=False),
+        lambda x, p: torch.save(x, p, pickle_protocol=4),
+        lambda x, p: p.write_bytes(pickle.dumps(x)),
+        lambda x, p: p.write_bytes(pickle.dumps(x, protocol=0)),
+    ],
+)
 def test_code_is_refused_by_the_name_of_what_it_asked_for(tmp_path, save):
     save({'x': Hostile()}, tmp_path / 'x.pth')
-    with pytest.raises(InputError, match=r'was refused: it asks for \w+\.system|cut off'):
+    with pytest.raises(InputError, match=r'was refused: it asks for posix\.system'):
         read_checkpoint(tmp_path / 'x.pth')
 
 

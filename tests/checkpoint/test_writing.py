@@ -22,7 +22,7 @@ CHECKPOINT = {
 def test_what_is_written_is_read(suffix, tmp_path):
     path = write_checkpoint(CHECKPOINT, tmp_path / f'x{suffix}')
     back = read_checkpoint(path)
-    assert back['meta'] == CHECKPOINT['meta']
+    assert back['meta'] == CHECKPOINT['meta']  # what JSON cannot hold is not in it
     for name, value in CHECKPOINT['state_dict'].items():
         assert back['state_dict'][name].dtype == value.dtype
         assert torch.equal(back['state_dict'][name], value)
