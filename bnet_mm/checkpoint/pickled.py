@@ -23,7 +23,8 @@ def foreign_class(path: Path) -> str | None:
                 pickled = file.read(LOOKED_AT)
         names = _names(pickled)
         return next(name for name in names if name.partition('.')[0] not in HARMLESS)
-    except (StopIteration, OSError, zipfile.BadZipFile, NotImplementedError):
+    except Exception:
+        # Damaged bytes end in any exception; there is no name in them then.
         return None
 
 
@@ -37,5 +38,5 @@ def _names(pickled: bytes) -> Iterator[str]:
                 yield '.'.join(texts[-2:])
             elif isinstance(argument, str):
                 texts.append(argument)
-    except (ValueError, IndexError, OverflowError):
-        return  # no pickle, or the rest of one
+    except Exception:
+        return  # as above: no pickle, or the rest of one
