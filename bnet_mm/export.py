@@ -89,9 +89,11 @@ def export_onnx(
             inputs = torch.randn(n, 3, h, w, generator=generator)
             difference = _difference(net, inputs, file)
             if difference is not None and not difference <= TOLERANCE:
+                fixed = (h, w) == (height, width)
+                hint = '' if fixed else ': the model has no free size in ONNX, say --static'
                 raise InputError(
                     f'onnxruntime differs from torch by {difference:.1e} of the largest value, for '
-                    f'pictures of {h}x{w}; nothing was written'
+                    f'pictures of {h}x{w}{hint}; nothing was written'
                 )
             differences.append(difference)
 
