@@ -20,6 +20,7 @@ from torch import nn
 from torch.hub import load_state_dict_from_url
 from torch.nn.parallel import DistributedDataParallel
 
+from bnet_mm.checkpoint.reading import ALLOWED
 from bnet_mm.norm.synchronized import synchronized_batch_norm
 from bnet_mm.whole_file import write_whole
 
@@ -41,7 +42,7 @@ def allow_mmengine_checkpoints() -> None:
     allowed by name; anything else in a file is still refused.
     """
     numpy_dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdg'}
-    torch.serialization.add_safe_globals(
+    ALLOWED.extend(
         [
             HistoryBuffer,
             (_history_statistic, 'builtins.getattr'),
@@ -55,6 +56,7 @@ def allow_mmengine_checkpoints() -> None:
             (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
         ]
     )
+    torch.serialization.add_safe_globals(ALLOWED)
 
 
 def _history_statistic(owner: type, name: str):

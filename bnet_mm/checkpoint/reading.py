@@ -13,6 +13,10 @@ import torch
 from bnet_mm.checkpoint.pickled import foreign_class
 from bnet_mm.errors import InputError
 
+# Classes beyond tensors that a checkpoint may hold: trainings of torchvision and timm keep their
+# options, plain values, in that one. Others may take them off torch's list again (torch's own
+# `safe_globals` does, when it ends), so they are put there for each file.
+ALLOWED: list = [argparse.Namespace]
 ZIP_START = b'PK\x03\x04'
 # What torch says of a class it does not know, and of one that it knows to be dangerous.
 ASKED = re.compile(r'GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)')
@@ -40,11 +44,10 @@ def read_checkpoint(path: str | Path) -> object:
             f'with the program it came from and save it again, or unpack it if it holds a file'
         )
     try:
-        # Trainings of torchvision and timm keep their options, plain values, in that class.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(
-                path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
-            )
+        torch.serialization.add_safe_globals(ALLOWED)
+        return torch.load(
+            path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
+        )
     except pickle.UnpicklingError as error:
         found = ASKED.search(str(error))
         # Of pickles in other protocols than its own torch says that they are none.

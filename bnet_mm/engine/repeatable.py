@@ -31,7 +31,7 @@ class RepeatableHook(Hook):
         loop = runner.train_loop
         # Without workers the pictures are loaded in this process, between the steps.
         if isinstance(loop, IterBasedTrainLoop) and loop.dataloader.num_workers == 0:
-            loop.dataloader_iterator = _seeded(loop.dataloader_iterator, runner.seed)
+            loop.dataloader_iterator = _Seeded(loop.dataloader_iterator, runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -68,9 +68,21 @@ def _start_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _seeded(batches: Iterator, seed: int) -> Iterator:
-    count = 0
-    while True:
-        _start_generators(_number(seed, 'data', count))
-        yield next(batches)
-        count += 1
+class _Seeded:
+    """Batches, before each of which the generators are started."""
+
+    def __init__(self, batches: Iterator, seed: int):
+        self._batches, self._seed, self._count = batches, seed, 0
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self):
+        _start_generators(_number(self._seed, 'data', self._count))
+        self._count += 1
+        return next(self._batches)
+
+    def skip_iter(self, count: int) -> None:
+        """Leaves out `count` batches, as the fork onedl-mmengine asks for on resuming."""
+        self._batches.skip_iter(count)
+        self._count += count
