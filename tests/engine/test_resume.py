@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bnet_mm.checkpoint import read_checkpoint
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def weights(work_dir, name) -> dict:
-    return torch.load(work_dir / name, weights_only=True)['state_dict']
+    return read_checkpoint(work_dir / name)['state_dict']
 
 
 def assert_equal(a: dict, b: dict) -> None:
