@@ -56,7 +56,6 @@ class Conversion:
         architecture: the network they belong to.
         source_kernels: kernel size of each BNET of the source, by the common name of its norm.
         kernels: the same of the result.
-        backbone: source name -> common name, of the backbone's tensors.
         renamed: source name -> new name, where the two differ.
         dropped: what was left out, and why.
         unexplained: names that belong to nothing known, left out.
@@ -70,7 +69,6 @@ class Conversion:
     architecture: Architecture
     source_kernels: dict[str, int]
     kernels: dict[str, int]
-    backbone: dict[str, str]
     renamed: dict[str, str]
     dropped: dict[str, str]
     unexplained: list[str]
@@ -148,7 +146,6 @@ def convert(
         architecture=architecture,
         source_kernels=source_kernels,
         kernels=kernel_sizes(state),
-        backbone=backbone,
         renamed={key: new for key, new in renamed.items() if key != new},
         dropped=contents.dropped | dropped,
         unexplained=contents.unexplained + unexplained,

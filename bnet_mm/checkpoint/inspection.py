@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bnet_mm.checkpoint.architecture import infer_architecture
 from bnet_mm.checkpoint.contents import Contents
+from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.checkpoint.names import common_names, detect_layout, rename_kernels
 from bnet_mm.errors import InputError
 
@@ -88,15 +89,12 @@ def inspect_checkpoint(contents: Contents) -> Inspection:
 
 
 def _kernel(site: str, kernel: Tensor) -> KernelFacts:
-    squares = kernel.double().square()
-    k = kernel.shape[-1]
-    total, centre = squares.sum(), squares[:, :, k // 2, k // 2].sum()
     return KernelFacts(
         site=site,
         channels=kernel.shape[0],
-        k=k,
-        outside=((total - centre) / total).item() if total else 0.0,
-        zero=int((squares.flatten(1).sum(1) == 0).sum()),
+        k=kernel.shape[-1],
+        outside=energy_outside_centre(kernel),
+        zero=int((kernel.flatten(1) == 0).all(1).sum()),
     )
 
 

@@ -32,6 +32,16 @@ def last_norms(state: dict[str, Tensor]) -> list[str]:
     return list(last.values())
 
 
+def energy_outside_centre(kernel: Tensor) -> float:
+    """Returns which share of the sum of squares of `(C, 1, k, k)` is outside the centre taps.
+
+    0 is plain batch normalization, 1 - 1/k^2 a box filter; NaN where a tap is.
+    """
+    squares, k = kernel.detach().double().square(), kernel.shape[-1]
+    total, centre = squares.sum(), squares[:, :, k // 2, k // 2].sum()
+    return ((total - centre) / total).item() if total else 0.0
+
+
 def set_kernel_size(state: dict[str, Tensor], k: int) -> dict[str, Tensor]:
     """Returns the state with k x k kernels at its BNETs, or at position C where it has none.
 

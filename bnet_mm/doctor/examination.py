@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bnet_mm.analysis import dataless
 from bnet_mm.backbones.placement_aware import bnet_class
 from bnet_mm.checkpoint import contents_of, read_checkpoint
+from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.checkpoint.matching import match_checkpoint
 from bnet_mm.engine.inputs import check_library, check_norms, config_errors, pretrained_sources
 from bnet_mm.errors import InputError
@@ -145,13 +146,11 @@ def _positions(model: nn.Module) -> dict[str, str]:
 def _facts(
     name: str, module: EnhancedNorm, position: str, groups: dict[int, tuple[int, dict]]
 ) -> NormFacts:
-    kernel, k = module.dw.weight.detach().double(), module.k
-    total, centre = kernel.square().sum(), kernel[:, :, k // 2, k // 2].square().sum()
     group, options = groups.get(id(module.dw.weight), (None, {}))
     return NormFacts(
         name=name,
         type=type(module).__name__,
-        k=k,
+        k=module.k,
         dilation=module.dilation,
         position=position,
         trainable=module.dw.weight.requires_grad and module.dw.bias.requires_grad,
@@ -159,7 +158,7 @@ def _facts(
         weight_decay=options.get('weight_decay'),
         lr=options.get('lr'),
         frozen=not module.norm.training,
-        from_dirac=((total - centre) / total).item() if total else 0.0,
+        from_dirac=energy_outside_centre(module.dw.weight),
         path=_path(module),
     )
 
