@@ -110,6 +110,33 @@ class DepthwiseTransform(_ConvNd):
         )
 
 
+def depthwise_transform(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dilation: int = 1,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Returns `conv(input) + bias`, then `+ residual`, then its ReLU; size and memory format kept.
+
+    What remains of BNET and the end of its block in a deployed network.
+
+    Args:
+        input: `(N, C, H, W)`.
+        weight: `(C, 1, k, k)`, k odd; zero padding of `dilation * (k // 2)` pixels.
+        bias: `(C,)`.
+        dilation: distance between neighbouring taps, in pixels.
+        residual: what is added before the ReLU, `(N, C, H, W)`.
+        relu: whether to end with a ReLU.
+    """
+    padding = dilation * (weight.shape[-1] // 2)
+    output = F.conv2d(input, weight, bias, 1, padding, dilation, weight.shape[0])
+    if residual is not None:
+        output = output + residual
+    return output.relu() if relu else output
+
+
 def dirac_kernel(scale: Tensor, k: int) -> Tensor:
     """Returns the `(C, 1, k, k)` kernel that multiplies channel c by `scale[c]`.
 
