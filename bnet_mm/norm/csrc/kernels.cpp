@@ -1,0 +1,315 @@
+// The layer's kernels for one instruction set of a CPU, behind a C interface without dependencies.
+//
+// Every function takes: the sizes n, c, h, w of the map; k and dilation; the storage type of maps
+// (0 float32, 1 float64, 2 bfloat16, 3 float16); whether maps are channels_last; and the number of
+// threads. Statistics, kernels and biases are float32, with float64 maps float64. Sums are taken in
+// an order that does not depend on the number of threads. Returns 0, or 1 for an unknown type.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "layer.h"
+#include "nchw.h"
+#include "nhwc.h"
+
+namespace bnet {
+
+// Enough parts to keep many threads busy, decided by the shape alone.
+constexpr int64_t kParts = 64;
+constexpr int64_t kLeastRows = 16;
+
+template <class T>
+struct Parts {
+  const Shape s;
+  const int64_t blocks, bands, groups;
+
+  explicit Parts(const Shape& shape)
+      : s(shape),
+        blocks((s.c + kBlock<T> - 1) / kBlock<T>),
+        bands(std::clamp<int64_t>((kParts + s.n * blocks - 1) / std::max<int64_t>(1, s.n * blocks),
+                                  1, std::max<int64_t>(1, s.h / kLeastRows))),
+        groups(std::clamp<int64_t>((kParts + blocks - 1) / blocks, 1,
+                                   std::max<int64_t>(1, s.n * bands))) {}
+
+  int64_t units() const { return s.n * bands; }  // of each block of channels
+
+  Part operator()(int64_t block, int64_t unit) const {
+    const int64_t n = unit / bands, band = unit % bands, channel = block * kBlock<T>;
+    return {n, s.h * band / bands, s.h * (band + 1) / bands, channel,
+            int(std::min<int64_t>(kBlock<T>, s.c - channel))};
+  }
+};
+
+template <class S, class T>
+void statistics(const Shape& s, bool channels_last, const S* x, T* mean, T* var, int threads) {
+  if (!channels_last) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t c = 0; c < s.c; ++c) statistics_channel_nchw<S, T>(s, x, c, mean, var);
+    return;
+  }
+  const int64_t count = s.n * s.pixels();
+  const int64_t groups = std::clamp<int64_t>(count / 256, 1, kParts);
+  std::vector<double> means(groups * s.c), squares(groups * s.c);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t g = 0; g < groups; ++g)
+    statistics_pixels_nhwc<S, T>(s, x, count * g / groups, count * (g + 1) / groups,
+                                 &means[g * s.c], &squares[g * s.c]);
+  for (int64_t g = 1; g < groups; ++g) {
+    const double before = double(count * g / groups), total = double(count * (g + 1) / groups);
+    const double share = (total - before) / total;
+    for (int64_t c = 0; c < s.c; ++c) {
+      const double delta = means[g * s.c + c] - means[c];
+      means[c] += delta * share;
+      squares[c] += squares[g * s.c + c] + delta * delta * share * before;
+    }
+  }
+  for (int64_t c = 0; c < s.c; ++c) {
+    mean[c] = T(means[c]);
+    var[c] = T(squares[c] / double(count));
+  }
+}
+
+template <int K, class S, class T>
+void forward(const Shape& s, bool channels_last, const Forward<S, T>& f, int threads) {
+  if (channels_last) {
+    const Parts<T> parts(s);
+    const int64_t count = parts.blocks * parts.units();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+      BlockRing<S, T> ring(s);
+#pragma omp for schedule(dynamic)
+      for (int64_t p = 0; p < count; ++p)
+        forward_part_nhwc<K>(s, f, parts(p % parts.blocks, p / parts.blocks), ring);
+    }
+    return;
+  }
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    RowRing<S, T> ring(s);
+#pragma omp for schedule(dynamic)
+    for (int64_t c = 0; c < s.c; ++c) forward_channel_nchw<K>(s, f, c, ring);
+  }
+}
+
+// Forward in training: a channel's statistics and its output while the channel is in the cache.
+template <int K, class S, class T>
+void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f, T* mean, T* var,
+                      T* rstd, double eps, int threads) {
+  if (channels_last) {
+    statistics<S, T>(s, true, f.x, mean, var, threads);
+    for (int64_t c = 0; c < s.c; ++c) rstd[c] = T(1 / std::sqrt(double(var[c]) + eps));
+    forward<K>(s, true, f, threads);
+    return;
+  }
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    RowRing<S, T> ring(s);
+#pragma omp for schedule(dynamic)
+    for (int64_t c = 0; c < s.c; ++c) {
+      statistics_channel_nchw<S, T>(s, f.x, c, mean, var);
+      rstd[c] = T(1 / std::sqrt(double(var[c]) + eps));
+      forward_channel_nchw<K>(s, f, c, ring);
+    }
+  }
+}
+
+template <int K, class S, class T>
+void reduce_nhwc(const Shape& s, const Backward<S, T>& b, int threads) {
+  constexpr int block = kBlock<T>;
+  const Parts<T> parts(s);
+  const int64_t count = parts.blocks * parts.groups, units = parts.units();
+  const int taps = s.k * s.k;
+  std::vector<BlockSums<T>> sums(count, BlockSums<T>(s.k));
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    BlockRing<S, T> ring(s);
+#pragma omp for schedule(dynamic)
+    for (int64_t p = 0; p < count; ++p) {
+      const int64_t g = p / parts.blocks;
+      for (int64_t u = units * g / parts.groups; u < units * (g + 1) / parts.groups; ++u)
+        reduce_part_nhwc<K>(s, b, parts(p % parts.blocks, u), ring, sums[p]);
+    }
+  }
+  for (int64_t c = 0; c < s.c; ++c) {
+    const int64_t of_block = c / block, i = c % block;
+    double grad_bias = 0, sum_of_grad = 0;
+    std::vector<double> grad_weight(taps, 0);
+    for (int64_t g = 0; g < parts.groups; ++g) {
+      const BlockSums<T>& part = sums[g * parts.blocks + of_block];
+      grad_bias += part.grad_bias[i];
+      for (int t = 0; t < taps; ++t) {
+        grad_weight[t] += part.grad_weight[t * block + i];
+        sum_of_grad += b.weight[c * taps + t] * part.seen[t * block + i];
+      }
+    }
+    for (int t = 0; t < taps; ++t) b.grad_weight[c * taps + t] = T(grad_weight[t]);
+    b.grad_bias[c] = T(grad_bias);
+    b.sum_of_grad[c] = T(sum_of_grad);
+  }
+}
+
+// Means over a channel of the normalized map's gradient, and of its product with that map, which is
+// <weight, grad_weight>: the output is linear in both.
+template <class S, class T>
+void means_of_gradient(const Shape& s, const Backward<S, T>& b, int64_t c, T* of_grad,
+                       T* of_product) {
+  const double count = double(s.n) * s.pixels();
+  double product = 0;
+  for (int64_t t = c * s.k * s.k; t < (c + 1) * s.k * s.k; ++t)
+    product += double(b.weight[t]) * b.grad_weight[t];
+  *of_grad = T(b.sum_of_grad[c] / count);
+  *of_product = T(product / count);
+}
+
+enum Passes { kReduce = 1, kInput = 2, kFrozen = 4 };
+
+template <int K, class S, class T>
+void backward(const Shape& s, bool channels_last, Backward<S, T> b, int passes, int threads) {
+  const bool frozen = passes & kFrozen, both = (passes & kReduce) && (passes & kInput);
+  if (channels_last) {
+    if (passes & kReduce) reduce_nhwc<K>(s, b, threads);
+    if (!(passes & kInput)) return;
+    std::vector<T> of_grad, of_product;
+    if (both && !frozen) {
+      of_grad.resize(s.c);
+      of_product.resize(s.c);
+      for (int64_t c = 0; c < s.c; ++c) means_of_gradient(s, b, c, &of_grad[c], &of_product[c]);
+      b.of_grad = of_grad.data();
+      b.of_product = of_product.data();
+    }
+    const Parts<T> parts(s);
+    const int64_t count = parts.blocks * parts.units();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+      BlockRing<S, T> ring(s);
+#pragma omp for schedule(dynamic)
+      for (int64_t p = 0; p < count; ++p)
+        input_part_nhwc<K>(s, b, parts(p % parts.blocks, p / parts.blocks), ring, frozen);
+    }
+    return;
+  }
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    RowRing<S, T> ring(s);
+#pragma omp for schedule(dynamic)
+    for (int64_t c = 0; c < s.c; ++c) {
+      if (passes & kReduce) reduce_channel_nchw<K>(s, b, c, ring);
+      if (!(passes & kInput)) continue;
+      T of_grad = 0, of_product = 0;
+      if (!frozen && both) {
+        means_of_gradient(s, b, c, &of_grad, &of_product);
+      } else if (!frozen) {
+        of_grad = b.of_grad[c];
+        of_product = b.of_product[c];
+      }
+      input_channel_nchw<K>(s, b, c, ring, of_grad, of_product, frozen);
+    }
+  }
+}
+
+// Calls `run` with a kernel size that the compiler knows, where it is one of the paper's.
+template <class Run>
+void with_size(int k, Run run) {
+  switch (k) {
+    case 1: return run(std::integral_constant<int, 1>{});
+    case 3: return run(std::integral_constant<int, 3>{});
+    case 5: return run(std::integral_constant<int, 5>{});
+    case 7: return run(std::integral_constant<int, 7>{});
+    default: return run(std::integral_constant<int, 0>{});
+  }
+}
+
+// Calls `run` with a value of the storage type.
+template <class Run>
+int with_type(int type, Run run) {
+  switch (type) {
+    case 0: run(float{}); return 0;
+    case 1: run(double{}); return 0;
+    case 2: run(BFloat16{}); return 0;
+#ifdef __FLT16_MAX__
+    case 3: run(Half{}); return 0;
+#endif
+    default: return 1;
+  }
+}
+
+}  // namespace bnet
+
+#ifdef _WIN32
+#define BNET_API extern "C" __declspec(dllexport)
+#else
+#define BNET_API extern "C" __attribute__((visibility("default")))
+#endif
+
+#define BNET_SIZES                                                                         \
+  int64_t n, int64_t c, int64_t h, int64_t w, int k, int dilation, int type, int channels_last, \
+      int threads
+
+using namespace bnet;
+
+// Mean and biased variance of each channel.
+BNET_API int bnet_statistics(BNET_SIZES, const void* x, void* mean, void* var) {
+  const Shape s{n, c, h, w, k, dilation};
+  return with_type(type, [&](auto storage) {
+    using S = decltype(storage);
+    using T = typename NumberOf<S>::type;
+    statistics<S, T>(s, channels_last, static_cast<const S*>(x), static_cast<T*>(mean),
+                     static_cast<T*>(var), threads);
+  });
+}
+
+// Normalizes (unless `mean` is null), applies the kernel and its bias, adds `residual` (or null)
+// and applies a ReLU if `relu`.
+BNET_API int bnet_forward(BNET_SIZES, const void* x, const void* residual, void* y,
+                          const void* weight, const void* bias, const void* mean,
+                          const void* rstd, int relu) {
+  const Shape s{n, c, h, w, k, dilation};
+  return with_type(type, [&](auto storage) {
+    using S = decltype(storage);
+    using T = typename NumberOf<S>::type;
+    const Forward<S, T> f{static_cast<const S*>(x),      static_cast<const S*>(residual),
+                          static_cast<S*>(y),            static_cast<const T*>(weight),
+                          static_cast<const T*>(bias),   static_cast<const T*>(mean),
+                          static_cast<const T*>(rstd),   bool(relu)};
+    with_size(k, [&](auto size) { forward<size.value>(s, channels_last, f, threads); });
+  });
+}
+
+// The same with the batch's own statistics, which it writes to `mean`, `var` and `rstd`.
+BNET_API int bnet_forward_training(BNET_SIZES, const void* x, void* y, const void* weight,
+                                   const void* bias, void* mean, void* var, void* rstd,
+                                   double eps) {
+  const Shape s{n, c, h, w, k, dilation};
+  return with_type(type, [&](auto storage) {
+    using S = decltype(storage);
+    using T = typename NumberOf<S>::type;
+    const Forward<S, T> f{static_cast<const S*>(x),    nullptr,
+                          static_cast<S*>(y),          static_cast<const T*>(weight),
+                          static_cast<const T*>(bias), static_cast<const T*>(mean),
+                          static_cast<const T*>(rstd), false};
+    with_size(k, [&](auto size) {
+      forward_training<size.value>(s, channels_last, f, static_cast<T*>(mean),
+                                   static_cast<T*>(var), static_cast<T*>(rstd), eps, threads);
+    });
+  });
+}
+
+// `passes`: 1 for the gradients of kernel and bias, 2 for the input's, 4 for frozen statistics.
+// With 2 alone `of_grad` and `of_product` are read, with 3 they come from the first pass.
+BNET_API int bnet_backward(BNET_SIZES, const void* grad, const void* x, void* grad_x,
+                           const void* weight, const void* mean, const void* rstd,
+                           const void* of_grad, const void* of_product, void* grad_weight,
+                           void* grad_bias, void* sum_of_grad, int passes) {
+  const Shape s{n, c, h, w, k, dilation};
+  return with_type(type, [&](auto storage) {
+    using S = decltype(storage);
+    using T = typename NumberOf<S>::type;
+    const Backward<S, T> b{static_cast<const S*>(grad),        static_cast<const S*>(x),
+                           static_cast<S*>(grad_x),            static_cast<const T*>(weight),
+                           static_cast<const T*>(mean),        static_cast<const T*>(rstd),
+                           static_cast<const T*>(of_grad),     static_cast<const T*>(of_product),
+                           static_cast<T*>(grad_weight),       static_cast<T*>(grad_bias),
+                           static_cast<T*>(sum_of_grad)};
+    with_size(k, [&](auto size) { backward<size.value>(s, channels_last, b, passes, threads); });
+  });
+}

@@ -1,0 +1,47 @@
+// What a call of the kernels is about.
+#pragma once
+
+#include <cstdint>
+
+#include "vectors.h"
+
+namespace bnet {
+
+// Sizes of a map of N x C x H x W and of its k x k kernels.
+struct Shape {
+  int64_t n, c, h, w;
+  int k, dilation;
+
+  int64_t padding() const { return int64_t(dilation) * (k / 2); }
+  int64_t pixels() const { return h * w; }
+};
+
+// The last step of a forward pass. `mean` and `rstd` are null for a map that is normalized already.
+template <class S, class T>
+struct Forward {
+  const S *x, *residual;  // residual: null, or what is added to the output
+  S* y;
+  const T *weight, *bias, *mean, *rstd;
+  bool relu;
+};
+
+// A backward pass. `of_grad` and `of_product` are the means over a channel of the gradient of the
+// normalized map and of its product with that map; null for frozen statistics.
+template <class S, class T>
+struct Backward {
+  const S *grad, *x;
+  S* grad_x;
+  const T *weight, *mean, *rstd, *of_grad, *of_product;
+  T *grad_weight, *grad_bias, *sum_of_grad;
+};
+
+// Rows of the kernel whose taps fall inside a map of `h` rows, seen from `row`: [first, last).
+struct Rows {
+  int first, last;
+  Rows(const Shape& s, int64_t row) : first(0), last(s.k) {
+    while (first < s.k && row + int64_t(first) * s.dilation < s.padding()) ++first;
+    while (last > first && row + int64_t(last - 1) * s.dilation - s.padding() >= s.h) --last;
+  }
+};
+
+}  // namespace bnet

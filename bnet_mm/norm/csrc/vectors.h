@@ -1,0 +1,96 @@
+// Storage types, the numbers that are computed with, and vectors of these.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace bnet {
+
+// The registers' width in bytes; each library of setup.py is compiled for one instruction set.
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kVectorBytes)));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+// Numbers in a vector.
+template <class T>
+constexpr int kLanes = kVectorBytes / sizeof(T);
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vec<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+inline Vec<T> broadcast(T value) {
+  return Vec<T>{} + value;
+}
+
+template <class T>
+inline double sum(Vec<T> v) {
+  double total = 0;
+  for (int i = 0; i < kLanes<T>; ++i) total += v[i];
+  return total;
+}
+
+inline int64_t round_up(int64_t size, int64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
+}
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline float to_number(float value) { return value; }
+inline double to_number(double value) { return value; }
+inline float to_number(BFloat16 value) {
+  const uint32_t bits = uint32_t(value.bits) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+inline void from_number(float number, float* to) { *to = number; }
+inline void from_number(double number, double* to) { *to = number; }
+inline void from_number(float number, BFloat16* to) {
+  uint32_t bits;
+  std::memcpy(&bits, &number, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+  to->bits = number != number ? 0x7fc0 : uint16_t(rounded);
+}
+
+#ifdef __FLT16_MAX__
+using Half = _Float16;
+inline float to_number(Half value) { return float(value); }
+inline void from_number(float number, Half* to) { *to = Half(number); }
+#endif
+
+// What a storage type is computed in.
+template <class S>
+struct NumberOf {
+  typedef float type;
+};
+template <>
+struct NumberOf<double> {
+  typedef double type;
+};
+
+}  // namespace bnet
