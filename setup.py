@@ -1,10 +1,13 @@
 """Package metadata, and the `configs` and `tools` that OpenMIM looks for in a package."""
 
+import copy
+import platform
 import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -30,6 +33,47 @@ EXTRAS = {
 EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
 EXTRAS['onnx'] = ['onnx', 'onnxruntime', 'onnxscript']
 EXTRAS['dev'] = ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'timm', *EXTRAS['onnx']]
+
+
+# The CPU kernels, once for each instruction set; bnet_mm/norm/cpu.py loads the best that runs. No
+# header of torch or Python is used, so one build fits every version of both.
+INSTRUCTION_SETS = {'_cpu': []}
+if platform.machine().lower() in ('x86_64', 'amd64'):
+    INSTRUCTION_SETS['_cpu_avx2'] = ['-mavx2', '-mfma', '-mf16c']
+    INSTRUCTION_SETS['_cpu_avx512'] = [
+        *INSTRUCTION_SETS['_cpu_avx2'],
+        *(f'-mavx512{part}' for part in ('f', 'bw', 'dq', 'vl', 'cd')),
+    ]
+CSRC = 'bnet_mm/norm/csrc'
+KERNELS = [
+    Extension(
+        f'bnet_mm.norm.{name}',
+        sources=[f'{CSRC}/kernels.cpp'],
+        depends=[f'{CSRC}/{header}.h' for header in ('layer', 'nchw', 'nhwc', 'vectors')],
+        extra_compile_args=['-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden', *flags],
+        extra_link_args=['-fopenmp'],
+        language='c++',
+        optional=True,  # without a compiler the layer computes by torch's own operators
+    )
+    for name, flags in INSTRUCTION_SETS.items()
+]
+
+
+class BuildKernels(build_ext):
+    """Compiles the libraries side by side; they are no Python modules and export no init."""
+
+    def initialize_options(self):
+        super().initialize_options()
+        self.parallel = True
+
+    def get_export_symbols(self, ext):
+        return ext.export_symbols
+
+    def build_extension(self, ext):
+        # Of one source, so each in a folder of its own.
+        own = copy.copy(self)
+        own.build_temp = str(Path(self.build_temp) / ext.name)
+        build_ext.build_extension(own, ext)
 
 
 class BuildWithMim(build_py):
@@ -72,10 +116,11 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['bnet_mm', 'bnet_mm.*']),
     package_data={'bnet_mm.analysis': ['*.yml']},
+    ext_modules=KERNELS,
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6'
     ],  # the first release whose torch.load refuses pickled code by default
     extras_require=EXTRAS,
-    cmdclass={'build_py': BuildWithMim},
+    cmdclass={'build_ext': BuildKernels, 'build_py': BuildWithMim},
 )

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from bnet_mm.errors import InputError
 from bnet_mm.norm.depthwise import DepthwiseTransform, dirac_kernel
+from bnet_mm.norm.fused import fused_forward, why_composed
 from bnet_mm.norm.synchronized import synchronized_batch_norm
 
 
@@ -74,6 +75,8 @@ class EnhancedNorm(nn.Module):
                 f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got {input.dim()}-D of '
                 f'shape {tuple(input.shape)}{kind.get(input.dim(), "")}'
             )
+        if why_composed(self, input) is None:
+            return fused_forward(self.norm, self.dw, input)
         synchronized = isinstance(self.norm, nn.SyncBatchNorm)
         return self.dw(
             synchronized_batch_norm(self.norm, input) if synchronized else self.norm(input)

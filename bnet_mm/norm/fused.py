@@ -1,0 +1,103 @@
+"""Normalization and depthwise transform in one step, where nothing is lost by it.
+
+Called one after the other the two children would write the normalized map, and keep it for the
+backward pass. `bnet_mm.norm.operators` does without. Whoever looks at the children themselves
+(hooks, tracers, another norm) gets the composed path, with the same numbers.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as global_hooks
+
+from bnet_mm.norm import operators
+from bnet_mm.norm.depthwise import DepthwiseTransform
+from bnet_mm.norm.synchronized import group_of, synchronized_transform
+
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+_GLOBAL_HOOKS = tuple(f'_global{hooks}' for hooks in _HOOKS)
+
+
+def why_composed(layer: nn.Module, input: Tensor) -> str | None:
+    """Returns why `layer` calls its children `norm` and `dw` one by one, or None if it does not.
+
+    Args:
+        layer: an `EnhancedNorm`.
+        input: what it was given, `(N, C, H, W)`.
+    """
+    norm, dw = layer.norm, layer.dw
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return 'the layer is being traced or exported'
+    if type(input) not in (Tensor, nn.Parameter):
+        return f'the input is a {type(input).__name__}'
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    if not isinstance(norm, nn.SyncBatchNorm) and type(norm).forward is not batch_norm.forward:
+        return f'there are no kernels for {type(norm).__name__}'
+    if type(dw).forward is not DepthwiseTransform.forward or any(
+        'forward' in vars(m) for m in (norm, dw)
+    ):
+        return 'another forward has been put in the place of its transform or its norm'
+    if any(getattr(m, hooks) for m in (norm, dw) for hooks in _HOOKS) or any(
+        getattr(global_hooks, hooks) for hooks in _GLOBAL_HOOKS
+    ):
+        return 'there are hooks on its norm or on its transform'
+    # torch.func's transforms and forward-mode derivatives have rules for torch's own operators.
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return 'torch.func or forward-mode differentiation is at work'
+    if not input.is_floating_point() or dw.weight.dtype not in (input.dtype, torch.float32):
+        return f'the kernel is of {dw.weight.dtype} and the map of {input.dtype}'
+    if dw.weight.device != input.device:
+        return 'the layer is on another device than its input'
+    # Batch normalization has its own say on these: nothing to compute, or an error.
+    if input.shape[1] != dw.in_channels or (
+        input.numel() <= dw.in_channels and group_of(norm) is None
+    ):
+        return 'the map has another number of channels, or less than two values in each'
+    return None
+
+
+def fused_forward(norm: nn.modules.batchnorm._BatchNorm, dw: DepthwiseTransform, x: Tensor):
+    """Returns `dw(norm(x))` and updates the running statistics as `norm` would.
+
+    Args:
+        norm: without scale and shift; its mode decides which statistics are used.
+        dw: the kernel and its bias.
+        x: `(N, C, H, W)`.
+    """
+    dilation = dw.dilation[0]
+    if not norm.training and norm.running_mean is not None:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        rstd = (norm.running_var.to(dtype) + norm.eps).rsqrt()
+        return operators.frozen(x, dw.weight, dw.bias, norm.running_mean.to(dtype), rstd, dilation)
+    group = group_of(norm)
+    if group is None:
+        y, mean, var, _ = operators.training(x, dw.weight, dw.bias, norm.eps, dilation)
+        count = x.numel() // x.shape[1]
+    else:
+        y, mean, var, count = synchronized_transform(
+            x, dw.weight, dw.bias, norm.eps, dilation, group
+        )
+    if norm.training and norm.track_running_stats:
+        update_running_statistics(norm, mean, var, count)
+    return y
+
+
+@torch.no_grad()
+def update_running_statistics(norm, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
+    """Moves the running statistics towards a batch's own by the norm's momentum.
+
+    Args:
+        norm: a batch norm that tracks statistics.
+        mean, var: of the batch, `(C,)`; `var` is the biased one.
+        count: values per channel that they are of.
+    """
+    norm.num_batches_tracked.add_(1)
+    factor = norm.momentum
+    if factor is None:
+        factor = 1.0 / norm.num_batches_tracked.item()
+    if isinstance(count, Tensor):  # over processes, all of which may have been given nothing
+        mean = torch.where(count > 1, mean, norm.running_mean.to(mean.dtype))
+        var = torch.where(count > 1, var, norm.running_var.to(var.dtype))
+        count = count.clamp(min=2)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
+    norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), factor)
