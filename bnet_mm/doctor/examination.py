@@ -1,5 +1,6 @@
 """What each BNET of a model is, how it will train, and what is suspicious about it."""
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bnet_mm.checkpoint.matching import match_checkpoint
 from bnet_mm.engine.inputs import check_library, check_norms, config_errors, pretrained_sources
 from bnet_mm.errors import InputError
 from bnet_mm.norm import EnhancedNorm
+from bnet_mm.norm.fused import computed_by
 from bnet_mm.placement import LETTERS, block_kind, norm_after_conv
 
 
@@ -164,9 +166,10 @@ def _facts(
 
 
 def _path(module: EnhancedNorm) -> str:
-    if isinstance(module.norm, nn.SyncBatchNorm):
-        return "statistics over all processes, then torch's depthwise convolution"
-    return "torch's batch_norm, then its depthwise convolution"
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    layer = copy.deepcopy(module).to(device)
+    probe = torch.zeros(2, module.num_features, 16, 16, device=device)
+    return f'{device}: {computed_by(layer, probe)}'
 
 
 def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from bnet_mm.errors import InputError
+from bnet_mm.norm import operators
 
 
 def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
@@ -82,9 +83,11 @@ class DepthwiseTransform(_ConvNd):
         traced = torch.jit.is_tracing() or not isinstance(input, Tensor)  # by torch.fx
         if not traced and 0 in input.shape[2:]:
             return input + 0 * (self.weight.sum() + self.bias.sum())
-        return F.conv2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        if traced:
+            return F.conv2d(
+                input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
+        return depthwise_transform(input, self.weight, self.bias, self.dilation[0])
 
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -130,11 +133,31 @@ def depthwise_transform(
         residual: what is added before the ReLU, `(N, C, H, W)`.
         relu: whether to end with a ReLU.
     """
+    if _for_kernels(input, weight, bias, residual):
+        return operators.transform_inference(input, weight, bias, dilation, residual, relu)
     padding = dilation * (weight.shape[-1] // 2)
     output = F.conv2d(input, weight, bias, 1, padding, dilation, weight.shape[0])
     if residual is not None:
         output = output + residual
     return output.relu() if relu else output
+
+
+def _for_kernels(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> bool:
+    """Tells whether the operators for inference take these; torch's own say what is wrong."""
+    tensors = [t for t in (input, weight, bias, residual) if t is not None]
+    c, k = weight.shape[0], weight.shape[-1]
+    return (
+        operators.is_plain_call(*tensors)
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        and not torch.is_autocast_enabled(input.device.type)
+        and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)
+        and input.is_floating_point()
+        and input.dim() == 4
+        and input.numel() > 0
+        and (input.shape[1], weight.shape, bias.shape) == (c, (c, 1, k, k), (c,))
+        and k % 2 == 1
+        and (residual is None or residual.shape == input.shape)
+    )
 
 
 def dirac_kernel(scale: Tensor, k: int) -> Tensor:

@@ -7,7 +7,6 @@ backward pass. `bnet_mm.norm.operators` does without. Whoever looks at the child
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules import module as global_hooks
 
 from bnet_mm.norm import operators
@@ -26,10 +25,8 @@ def why_composed(layer: nn.Module, input: Tensor) -> str | None:
         input: what it was given, `(N, C, H, W)`.
     """
     norm, dw = layer.norm, layer.dw
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
-        return 'the layer is being traced or exported'
-    if type(input) not in (Tensor, nn.Parameter):
-        return f'the input is a {type(input).__name__}'
+    if not operators.is_plain_call(input):
+        return 'the layer is traced, exported, or called on or within something special'
     batch_norm = nn.modules.batchnorm._BatchNorm
     if not isinstance(norm, nn.SyncBatchNorm) and type(norm).forward is not batch_norm.forward:
         return f'there are no kernels for {type(norm).__name__}'
@@ -41,10 +38,10 @@ def why_composed(layer: nn.Module, input: Tensor) -> str | None:
         getattr(global_hooks, hooks) for hooks in _GLOBAL_HOOKS
     ):
         return 'there are hooks on its norm or on its transform'
-    # torch.func's transforms and forward-mode derivatives have rules for torch's own operators.
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return 'torch.func or forward-mode differentiation is at work'
-    if not input.is_floating_point() or dw.weight.dtype not in (input.dtype, torch.float32):
+    if dw.weight.shape != (dw.in_channels, 1, *dw.kernel_size):
+        return 'its kernel has been given another shape'
+    half = input.dtype in (torch.bfloat16, torch.float16)
+    if dw.weight.dtype != input.dtype and not (half and dw.weight.dtype == torch.float32):
         return f'the kernel is of {dw.weight.dtype} and the map of {input.dtype}'
     if dw.weight.device != input.device:
         return 'the layer is on another device than its input'
@@ -68,10 +65,12 @@ def fused_forward(norm: nn.modules.batchnorm._BatchNorm, dw: DepthwiseTransform,
     if not norm.training and norm.running_mean is not None:
         dtype = torch.promote_types(x.dtype, torch.float32)
         rstd = (norm.running_var.to(dtype) + norm.eps).rsqrt()
-        return operators.frozen(x, dw.weight, dw.bias, norm.running_mean.to(dtype), rstd, dilation)
+        return operators.transform_frozen(
+            x, dw.weight, dw.bias, norm.running_mean.to(dtype), rstd, dilation
+        )
     group = group_of(norm)
     if group is None:
-        y, mean, var, _ = operators.training(x, dw.weight, dw.bias, norm.eps, dilation)
+        y, mean, var, _ = operators.transform_training(x, dw.weight, dw.bias, norm.eps, dilation)
         count = x.numel() // x.shape[1]
     else:
         y, mean, var, count = synchronized_transform(
@@ -101,3 +100,20 @@ def update_running_statistics(norm, mean: Tensor, var: Tensor, count: int | Tens
         count = count.clamp(min=2)
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
     norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), factor)
+
+
+def computed_by(layer: nn.Module, input: Tensor) -> str:
+    """Returns in a few words how `layer` computes for `input`, and why not faster.
+
+    Args:
+        layer: an `EnhancedNorm`.
+        input: `(N, C, H, W)`.
+    """
+    reason = why_composed(layer, input)
+    if reason is not None:
+        return f'norm, then depthwise convolution: {reason}'
+    module, reason = operators.kernels(input, layer.k, layer.dilation)
+    name = {'cpu': 'compiled CPU kernels', 'triton_kernels': 'Triton kernels'}.get(
+        module.__name__.rpartition('.')[2], "torch's operators in one step"
+    )
+    return name if reason is None else f'{name}: {reason}'

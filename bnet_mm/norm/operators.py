@@ -5,6 +5,8 @@ operators elsewhere. They know their gradients and their shapes, so that autogra
 `torch.compile` see one step and not what is inside. For the backward pass they keep the input, the
 statistics and the kernel: what plain batch normalization keeps, and the kernel.
 
+Uncompiled code goes around the dispatcher, whose Python side costs more than a small map.
+
 Maps are `(N, C, H, W)`, kernels `(C, 1, k, k)`, everything else `(C,)`.
 """
 
@@ -13,6 +15,7 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from bnet_mm.norm import cpu, plain
 
@@ -61,6 +64,15 @@ def backward(
     return module.backward(grad, x, weight, mean, rstd, dilation, frozen)
 
 
+@torch.library.custom_op('bnet_mm::transform', mutates_args=())
+def transform(
+    x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
+) -> Tensor:
+    """Returns `relu(dw(x) + bias + residual)`, for inference: it has no gradient."""
+    module, _ = kernels(x, weight.shape[-1], dilation)
+    return module.apply(x, weight, bias, None, None, dilation, residual, relu)
+
+
 @training.register_fake
 def _(x, weight, bias, eps, dilation):
     statistics = [x.new_empty(x.shape[1], dtype=cpu.computing_type(x)) for _ in range(3)]
@@ -82,17 +94,17 @@ def _(grad, x, weight, mean, rstd, dilation, frozen):
     )
 
 
+@transform.register_fake
+def _(x, weight, bias, dilation, residual, relu):
+    return torch.empty_like(x)
+
+
 def _save_training(ctx, inputs, output):
     x, weight, bias, _, ctx.dilation = inputs
-    _, mean, _, rstd = output
+    _, mean, var, rstd = output
+    ctx.mark_non_differentiable(mean, var, rstd)
     ctx.save_for_backward(x, weight, mean, rstd)
     ctx.bias_dtype = bias.dtype
-
-
-def _training_backward(ctx, grad, *_):
-    x, weight, mean, rstd = ctx.saved_tensors
-    grads = torch.ops.bnet_mm.backward(grad, x, weight, mean, rstd, ctx.dilation, False)
-    return grads[0], grads[1].to(weight.dtype), grads[2].to(ctx.bias_dtype), None, None
 
 
 def _save_frozen(ctx, inputs, output):
@@ -101,14 +113,90 @@ def _save_frozen(ctx, inputs, output):
     ctx.bias_dtype = bias.dtype
 
 
-def _frozen_backward(ctx, grad):
+def _gradients(ctx, grad, frozen):
     x, weight, mean, rstd = ctx.saved_tensors
-    grads = torch.ops.bnet_mm.backward(grad, x, weight, mean, rstd, ctx.dilation, True)
-    return grads[0], grads[1].to(weight.dtype), grads[2].to(ctx.bias_dtype), None, None, None
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        run = torch.ops.bnet_mm.backward
+    else:
+        run = kernels(x, weight.shape[-1], ctx.dilation)[0].backward
+    grad_x, grad_weight, grad_bias = run(grad, x, weight, mean, rstd, ctx.dilation, frozen)
+    return grad_x, grad_weight.to(weight.dtype), grad_bias.to(ctx.bias_dtype)
+
+
+def _training_backward(ctx, grad, *_):
+    return *_gradients(ctx, grad, False), None, None
+
+
+def _frozen_backward(ctx, grad):
+    return *_gradients(ctx, grad, True), None, None, None
 
 
 training.register_autograd(_training_backward, setup_context=_save_training)
 frozen.register_autograd(_frozen_backward, setup_context=_save_frozen)
+
+
+class _Training(torch.autograd.Function):
+    @staticmethod
+    def forward(x, weight, bias, eps, dilation):
+        module, _ = kernels(x, weight.shape[-1], dilation)
+        return module.training(x, weight, bias, eps, dilation)
+
+    setup_context = staticmethod(_save_training)
+    backward = staticmethod(_training_backward)
+
+
+class _Frozen(torch.autograd.Function):
+    @staticmethod
+    def forward(x, weight, bias, mean, rstd, dilation):
+        module, _ = kernels(x, weight.shape[-1], dilation)
+        return module.apply(x, weight, bias, mean, rstd, dilation)
+
+    setup_context = staticmethod(_save_frozen)
+    backward = staticmethod(_frozen_backward)
+
+
+def transform_training(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns what the operator `training` does."""
+    run = torch.ops.bnet_mm.training if torch.compiler.is_compiling() else _Training.apply
+    return run(x, weight, bias, eps, dilation)
+
+
+def transform_frozen(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, dilation: int
+) -> Tensor:
+    """Returns what the operator `frozen` does."""
+    run = torch.ops.bnet_mm.frozen if torch.compiler.is_compiling() else _Frozen.apply
+    return run(x, weight, bias, mean, rstd, dilation)
+
+
+def transform_inference(
+    x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
+) -> Tensor:
+    """Returns what the operator `transform` does."""
+    if torch.compiler.is_compiling():
+        return torch.ops.bnet_mm.transform(x, weight, bias, dilation, residual, relu)
+    module, _ = kernels(x, weight.shape[-1], dilation)
+    return module.apply(x, weight, bias, None, None, dilation, residual, relu)
+
+
+def is_plain_call(*tensors: Tensor | None) -> bool:
+    """Tells whether the operators may stand for torch's own: nobody is looking at what runs.
+
+    Tracers, exporters, torch.func's transforms, forward-mode differentiation and tensor subclasses
+    want operators that they know.
+    """
+    # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
+    exporting = getattr(torch.compiler, '_is_exporting_flag', False) or (
+        torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    )
+    return (
+        not (torch.jit.is_tracing() or exporting)
+        and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
 
 
 def _save_backward(ctx, inputs, output):

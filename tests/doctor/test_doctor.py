@@ -4,7 +4,10 @@ import json
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+from torch.optim import SGD
 
 from bnet_mm.doctor import examine
 from bnet_mm.engine.config import load_config
@@ -93,10 +96,39 @@ def test_kernels_of_a_checkpoint(config, tmp_path):
         examine(config(), str(tmp_path / 'none.pth'))
 
 
+def test_a_training_from_random_weights(config, tmp_path):
+    words = 'every kernel is at Dirac and no pretrained weights are named'
+    assert warned(examine(config()), words)
+    assert not warned(examine(config(load_from='x.pth')), words)
+
+
+def test_kernels_that_no_optimizer_group_has(config):
+    """A constructor of the user's own that goes by the classes it knows."""
+
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
+    class KnownClassesOnly(DefaultOptimWrapperConstructor):
+        def __call__(self, model):
+            known = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+            return OptimWrapper(SGD([p for m in known for p in m.parameters()], lr=0.1))
+
+    assert not warned(examine(config()), 'never trained')
+    assert warned(
+        examine(config(optim_wrapper__constructor='KnownClassesOnly')),
+        'and 5 more: in no optimizer group, and never trained',
+    )
+
+
+def test_a_config_without_a_model(config):
+    cfg = config()
+    cfg.model = None
+    with pytest.raises(InputError, match='the config has no model'):
+        examine(cfg)
+
+
 def test_synchronized_statistics_of_one_process(config):
     found = examine(config(model__backbone__norm_cfg=dict(type='SyncBNET', k=3)))
     assert warned(found, 'synchronized statistics, and this is one process')
-    assert found.norms[0].path.startswith('statistics over all processes')
+    assert found.norms[0].type == 'SyncBNET'
     assert warned(examine(config(sync_bn='mmcv')), "say sync_bn='torch'")
     assert not warned(examine(config()), 'processes')
 
