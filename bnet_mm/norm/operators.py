@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from bnet_mm.norm import cpu, plain
+from bnet_mm.norm import cpu, plain, triton_kernels
 
 
 def kernels(x: Tensor, k: int, dilation: int) -> tuple[ModuleType, str | None]:
@@ -25,6 +25,9 @@ def kernels(x: Tensor, k: int, dilation: int) -> tuple[ModuleType, str | None]:
     if x.device.type == 'cpu':
         reason = cpu.unsupported(x, k, dilation)
         return (plain, reason) if reason else (cpu, None)
+    if x.device.type == 'cuda':
+        reason = triton_kernels.unsupported(x, k, dilation)
+        return (plain, reason) if reason else (triton_kernels, None)
     return plain, f'there are no kernels for {x.device.type}'
 
 
@@ -113,11 +116,10 @@ def _save_frozen(ctx, inputs, output):
     ctx.bias_dtype = bias.dtype
 
 
-def _gradients(ctx, grad, frozen):
+def _gradients(ctx, grad, frozen, direct=False):
     x, weight, mean, rstd = ctx.saved_tensors
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        run = torch.ops.bnet_mm.backward
-    else:
+    run = torch.ops.bnet_mm.backward
+    if direct and not torch.is_grad_enabled():  # enabled: the gradients' own gradients are wanted
         run = kernels(x, weight.shape[-1], ctx.dilation)[0].backward
     grad_x, grad_weight, grad_bias = run(grad, x, weight, mean, rstd, ctx.dilation, frozen)
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(ctx.bias_dtype)
@@ -142,7 +144,10 @@ class _Training(torch.autograd.Function):
         return module.training(x, weight, bias, eps, dilation)
 
     setup_context = staticmethod(_save_training)
-    backward = staticmethod(_training_backward)
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        return *_gradients(ctx, grad, False, direct=True), None, None
 
 
 class _Frozen(torch.autograd.Function):
@@ -152,7 +157,10 @@ class _Frozen(torch.autograd.Function):
         return module.apply(x, weight, bias, mean, rstd, dilation)
 
     setup_context = staticmethod(_save_frozen)
-    backward = staticmethod(_frozen_backward)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return *_gradients(ctx, grad, True, direct=True), None, None, None
 
 
 def transform_training(
@@ -184,15 +192,16 @@ def transform_inference(
 def is_plain_call(*tensors: Tensor | None) -> bool:
     """Tells whether the operators may stand for torch's own: nobody is looking at what runs.
 
-    Tracers, exporters, torch.func's transforms, forward-mode differentiation and tensor subclasses
-    want operators that they know.
+    Tracers, exporters, dispatch modes (which count operations, say), torch.func's transforms,
+    forward-mode differentiation and tensor subclasses want operators that they know.
     """
     # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
     exporting = getattr(torch.compiler, '_is_exporting_flag', False) or (
         torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     )
+    watched = not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
     return (
-        not (torch.jit.is_tracing() or exporting)
+        not (torch.jit.is_tracing() or exporting or watched)
         and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bnet_mm.norm import BNET, DepthwiseTransform, cpu
 from bnet_mm.norm.depthwise import depthwise_transform
@@ -124,6 +125,12 @@ def test_hooks_on_the_children_see_their_maps():
     torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(seen[1], expected, rtol=1e-4, atol=1e-5)
     assert len(seen) == 2
+
+
+def test_operations_are_counted():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer()(torch.randn(2, 6, 8, 8))
+    assert counter.get_total_flops() == 2 * 2 * 6 * 8 * 8 * 3 * 3
 
 
 def test_a_replaced_transform_is_used():

@@ -1,0 +1,38 @@
+"""What a measurement was taken on."""
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from bnet_mm import __version__
+from bnet_mm.norm import cpu
+
+
+def describe(device: str) -> dict[str, str | int]:
+    """Returns the machine, its threads, the versions and the date, for tables and JSON."""
+    facts = {
+        'date': datetime.date.today().isoformat(),
+        'cpu': _cpu_name(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'cpu kernels': 'compiled' if cpu.library() is not None else 'not compiled',
+        'torch': torch.__version__,
+        'bnet_mm': __version__,
+    }
+    if torch.device(device).type == 'cuda':
+        facts['gpu'] = torch.cuda.get_device_name(device)
+        facts['cuda'] = torch.version.cuda
+    return facts
+
+
+def _cpu_name() -> str:
+    info = Path('/proc/cpuinfo')
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()

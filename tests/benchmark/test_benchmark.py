@@ -1,0 +1,109 @@
+"""Measuring: the peers do the same, the figures are what they say; and the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from bnet_mm import enhance
+from bnet_mm.benchmark.interleaved import interleave, ratio
+from bnet_mm.benchmark.layers import layer_costs, saved_bytes
+from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer, model_with
+from bnet_mm.norm import EnhancedNorm
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, 'tools/benchmark.py', *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_every_job_runs_once_a_round_and_ratios_are_of_the_same_round():
+    order = []
+    jobs = {name: lambda name=name: order.append(name) for name in 'abc'}
+    times = interleave(jobs, rounds=4)
+    assert [len(times[name]) for name in 'abc'] == [4, 4, 4]
+    assert order[:6] == ['a', 'b', 'c', 'b', 'c', 'a']
+    assert ratio([2.0, 6.0, 40.0], [1.0, 2.0, 10.0]).median == 3
+    assert ratio([2.0], [1.0]).high == 2
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_models_with_every_peer_compute_the_same(training):
+    torch.manual_seed(0)
+    start = enhance(resnet18(), k=3).train(training)
+    with torch.no_grad():
+        for module in start.modules():
+            if isinstance(module, EnhancedNorm):
+                module.norm.running_mean.normal_()
+    x = torch.randn(2, 3, 64, 64)
+    models = {peer: model_with(peer, start) for peer in (BN, TWO_LINES, OURS)}
+    assert not any(isinstance(m, EnhancedNorm) for m in models[BN].modules())
+    for model in models.values():
+        torch.testing.assert_close(model(x), models[OURS](x), rtol=1e-3, atol=1e-3)
+
+
+def test_bytes_kept():
+    x = torch.randn(2, 8, 6, 6)
+    assert saved_bytes(nn.ReLU(), x) == x.nbytes
+    assert saved_bytes(layer(OURS, 8, 5), x) == x.nbytes + 2 * 8 * 4
+    assert saved_bytes(layer(TWO_LINES, 8, 5), x) > 2 * x.nbytes
+
+
+def test_a_row_for_each_map_size_and_format():
+    rows = list(layer_costs(((1, 4, 6, 5),), (1, 3), ('contiguous', 'channels_last'), rounds=2))
+    assert [(row.k, row.memory_format) for row in rows] == [
+        *((k, 'contiguous') for k in (1, 3)),
+        *((k, 'channels_last') for k in (1, 3)),
+    ]
+    for row in rows:
+        assert row.bnet.low <= row.bnet.median <= row.bnet.high
+        assert row.bn > 0
+        assert row.saved <= 1 < row.saved_two_lines
+
+
+def test_command_line(tmp_path):
+    picture = tmp_path / 'cost.png'
+    result = run(
+        *('--map', '1', '4', '6', '5', '--k', '3', '--model', 'resnet18', '--batch', '2'),
+        *('--shape', '32', '32', '--rounds', '1', '--json', '--plot', str(picture)),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found['machine']['torch'] == torch.__version__
+    assert len(found['layers']) == 2
+    assert {row['peer'] for row in found['models']} == {BN, TWO_LINES, OURS}
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_inference_before_and_after_deployment():
+    result = run(
+        *('--only', 'inference', '--config', 'configs/pspnet_r50_bnet3_d8_512x1024_40k_cityscapes.py'),
+        *('--shape', '64', '64', '--k', '3', '--rounds', '1', '--formats', 'channels_last'),
+        '--markdown',
+    )
+    assert result.returncode == 0, result.stderr
+    for peer in ('BN', 'BN deployed', 'BNET', 'BNET deployed', 'two lines'):
+        assert f'| 3 | {peer} |' in result.stdout
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['--model', 'resnet51', '--only', 'training'], "torchvision has no model 'resnet51'"),
+        (['--only', 'inference'], 'inference and --config go together'),
+        (['--only', 'training', '--plot', 'x.png'], '--plot draws layers'),
+        (['--k', '4', '--only', 'layers'], 'k must be a positive odd integer'),
+    ],
+)
+def test_what_cannot_be_measured_is_said(arguments, sentence):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert 'Traceback' not in result.stderr

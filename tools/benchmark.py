@@ -1,0 +1,115 @@
+"""Measures BNET beside plain batch norm and the paper's two lines, in one interleaved run.
+
+tools/benchmark.py
+tools/benchmark.py --only layers --k 3 5 7 --plot cost.png
+tools/benchmark.py --only inference --config configs/faster_rcnn_r50_bnet5_fpn_1x.py --json
+"""
+
+import argparse
+import sys
+
+import torch
+from rich.console import Console
+
+from bnet_mm.benchmark import layers, models
+from bnet_mm.benchmark.machine import describe
+from bnet_mm.benchmark.report import as_json, as_markdown, as_rich, draw
+from bnet_mm.engine.command_line import (
+    add_config_options,
+    exit_on_input_error,
+    parse_arguments,
+    positive,
+)
+from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
+
+PARTS = ('layers', 'training', 'inference')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Measure what BNET costs.')
+    parser.add_argument(
+        '--only', nargs='+', choices=PARTS, help='parts to measure (default: layers and training)'
+    )
+    parser.add_argument('--config', help='a config, for inference before and after deployment')
+    parser.add_argument('--k', nargs='+', type=positive, default=[3, 5, 7], help='kernel sizes')
+    parser.add_argument(
+        '--map',
+        nargs=4,
+        type=positive,
+        action='append',
+        metavar=('N', 'C', 'H', 'W'),
+        help="a layer's map (default: a ResNet-50's last norms at 1333x800)",
+    )
+    parser.add_argument('--formats', nargs='+', choices=layers.FORMATS, help='memory formats')
+    parser.add_argument('--model', default='resnet50', help='torchvision classifier to train')
+    parser.add_argument('--batch', type=positive, default=8, help='pictures of a training step')
+    parser.add_argument(
+        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='height and width of pictures'
+    )
+    parser.add_argument('--rounds', type=positive, default=9, help='times of each job')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32')
+    parser.add_argument('--plot', metavar='FILE', help="draw the layers' cost")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument('--markdown', action='store_true', help='print Markdown tables')
+    output.add_argument('--json', action='store_true', help='print JSON')
+    add_config_options(parser)
+    args = parse_arguments(parser)
+    parts = args.only or ['layers', 'training', *(['inference'] if args.config else [])]
+    if ('inference' in parts) != bool(args.config):
+        parser.error('inference and --config go together')
+    if args.plot and 'layers' not in parts:
+        parser.error('--plot draws layers: add layers to --only')
+    formats = tuple(args.formats or layers.FORMATS)
+    with exit_on_input_error('benchmark.py'):
+        if args.device.startswith('cuda') and not torch.cuda.is_available():
+            raise InputError('torch finds no CUDA device here: say --device cpu')
+        machine = describe(args.device)
+        of_layers, of_models = [], []
+        sizes = tuple(dict.fromkeys(args.k))
+        if 'layers' in parts:
+            maps = tuple(map(tuple, args.map or layers.DETECTION_SITES))
+            dtype = getattr(torch, args.dtype)
+            for row in layers.layer_costs(maps, sizes, formats, args.rounds, args.device, dtype):
+                of_layers.append(row)
+                _progress(f'{row.memory_format} {row.shape} k={row.k}')
+        if 'training' in parts:
+            _progress(f'training steps of {args.model}')
+            shape = (args.batch, 3, *(args.shape or (224, 224)))
+            of_models += models.training_step(
+                args.model, sizes, shape, formats, args.rounds, args.device
+            )
+        if 'inference' in parts:
+            _progress(f'inference of {args.config}')
+            cfg = load_config(args.config, args.cfg_options)
+            shape = tuple(args.shape) if args.shape else None
+            of_models += models.inference(
+                cfg, args.config, sizes, shape, formats, args.rounds, args.device
+            )
+        if args.plot:
+            draw(of_layers, args.plot, _title(machine))
+    if args.json:
+        print(as_json(machine, of_layers, of_models))
+    elif args.markdown:
+        print(_title(machine), as_markdown(of_layers, of_models), sep='\n\n')
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 200  # a file has room
+        console.print(_title(machine))
+        for table in as_rich(of_layers, of_models):
+            console.print(table)
+
+
+def _title(machine: dict) -> str:
+    where = machine.get('gpu') or f'{machine["cpu"]}, {machine["threads"]} threads'
+    return f'{where}, torch {machine["torch"]}, {machine["date"]}'
+
+
+def _progress(text: str) -> None:
+    print(f'[benchmark] {text}', file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+    main()
