@@ -12,7 +12,8 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
 from bnet_mm.analysis import dataless
-from bnet_mm.checkpoint import read_checkpoint
+from bnet_mm.checkpoint import contents_of, read_checkpoint
+from bnet_mm.checkpoint.matching import match_checkpoint
 from bnet_mm.engine.inputs import check_library, check_norms, config_errors
 from bnet_mm.errors import InputError
 from bnet_mm.whole_file import write_whole
@@ -97,7 +98,10 @@ def export_onnx(
                 )
             differences.append(difference)
 
-    write_whole(out, write_and_compare)
+    try:
+        write_whole(out, write_and_compare)
+    except OSError as error:
+        raise InputError(f'{out} cannot be written: {error.strerror or error}') from error
     return Export(out, outputs, None if None in differences else max(differences))
 
 
@@ -122,11 +126,16 @@ def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module,
         )
     check_library(scope)
     check_norms(cfg.model)
-    if checkpoint is not None:
-        read_checkpoint(checkpoint)  # for its sentence, where it cannot be read
+    state = {} if checkpoint is None else contents_of(read_checkpoint(checkpoint)).state
     with config_errors():
         model = revert_sync_batchnorm(dataless.build(cfg, 'cpu'))
     if checkpoint is not None:
+        state = {name.removeprefix('module.'): value for name, value in state.items()}
+        # The loader takes what fits and is content with nothing.
+        if not match_checkpoint(model, state).keys() & model.state_dict().keys():
+            raise InputError(
+                f'{checkpoint} has no tensor of this model: it belongs to another network'
+            )
         with MODELS.switch_scope_and_registry(scope):
             load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     if part == 'backbone':
@@ -179,7 +188,7 @@ def _export(
         )
     except Exception as error:
         # The exporters raise a class of their own for each kind of thing they do not know.
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         hint = ' Its pooling may need a fixed size: say --static.' if free_size else ''
         raise InputError(f'torch cannot export this model ({reason}).{hint}') from error
 

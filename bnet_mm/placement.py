@@ -76,15 +76,15 @@ def enhance(model: nn.Module, k: int = 3, positions: str = 'C', dilation: int = 
             f'was changed: {shown}'
         )
     if not chosen:
-        norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        lacking = 'no batch norm'
+        if positions != 'all':
+            lacking = f'no residual block of a class called {BASIC_BLOCK} or {BOTTLENECK}'
+            norms = [_problem(norm) for _, norm in _norms_at(model, 'all')]
+            if norms and not any(norms):
+                lacking += f"; positions='all' would enhance its {len(norms)} batch norms"
         raise InputError(
             f'BNET cannot be placed at positions={positions!r} of {type(model).__name__}: it has '
-            + (
-                f'no residual block of a class called {BASIC_BLOCK} or {BOTTLENECK}; '
-                f"positions='all' would enhance its {norms} batch norms"
-                if positions != 'all' and norms
-                else 'no batch norm'
-            )
+            f'{lacking}'
         )
     # A module that is used in two places is one BNET afterwards, too.
     replaced: dict[int, BNET] = {}

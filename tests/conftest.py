@@ -24,6 +24,15 @@ def real_data() -> Path:
     return Path(os.environ['BNET_DATA'])
 
 
+@pytest.fixture
+def process_group():
+    """A group of this process alone, over gloo, as a launcher makes it."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope='session')
 def demo_coco(tmp_path_factory) -> Path:
     """A drawn COCO dataset of 12 training and 4 validation pictures."""

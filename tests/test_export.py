@@ -1,5 +1,7 @@
 """ONNX: both exporters, free sizes, and what onnxruntime makes of the file."""
 
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -72,12 +74,49 @@ def test_what_cannot_be_exported_is_said(tiny_config, classifier, tmp_path, monk
     detector = load_config(tiny_config)
     with pytest.raises(InputError, match='whole models of mmdet are not exported here'):
         export_onnx(detector, None, tmp_path / 'x.onnx')
-    with pytest.raises(InputError, match=r'name an \.onnx file'):
-        export_onnx(classifier, None, tmp_path / 'x.pt')
+    for out in ('x.pt', 'none/x.onnx'):
+        with pytest.raises(InputError, match=r'name an \.onnx file in a folder that exists'):
+            export_onnx(classifier, None, tmp_path / out)
+    with pytest.raises(InputError, match='the config has no model'):
+        export_onnx(Config(dict(default_scope='mmpretrain')), None, tmp_path / 'x.onnx')
+    torch.save({'state_dict': {'other.weight': torch.ones(1)}}, tmp_path / 'other.pth')
+    with pytest.raises(InputError, match=r'other\.pth has no tensor of this model'):
+        export_onnx(classifier, str(tmp_path / 'other.pth'), tmp_path / 'x.onnx')
+    (tmp_path / 'folder.onnx').mkdir()
+    with pytest.raises(InputError, match=r'folder\.onnx cannot be written: Is a directory'):
+        export_onnx(classifier, None, tmp_path / 'folder.onnx', shape=(32, 32), dynamo=False)
+    (tmp_path / 'folder.onnx').rmdir()
     monkeypatch.setattr('bnet_mm.export.TOLERANCE', 0.0)
     with pytest.raises(InputError, match='onnxruntime differs from torch'):
         export_onnx(classifier, None, tmp_path / 'x.onnx', shape=(32, 32))
     assert not list(tmp_path.glob('*onnx*'))
+
+
+def test_a_layer_that_the_exporter_does_not_know(tmp_path):
+    deformed = dict(dcn=dict(type='DCN', deform_groups=1), stage_with_dcn=(False,) * 3 + (True,))
+    backbone = dict(type='ResNet', depth=50, base_channels=8, norm_cfg=dict(type='BNET', k=3))
+    __import__('mmdet.models')
+    cfg = Config(
+        dict(
+            model=dict(
+                type='RetinaNet',
+                backbone=backbone | deformed,
+                neck=dict(type='FPN', in_channels=[32, 64, 128, 256], out_channels=8, num_outs=5),
+                bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8),
+            ),
+            default_scope='mmdet',
+        )
+    )
+    with pytest.raises(InputError, match=r'torch cannot export this model \(Unsupported'):
+        export_onnx(cfg, None, tmp_path / 'x.onnx', 'backbone', (128, 128), False, dynamo=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('package', ['onnx', 'onnxscript'])
+def test_a_package_that_is_missing(package, classifier, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(InputError, match=f'ONNX needs the package {package}: pip install'):
+        export_onnx(classifier, None, tmp_path / 'x.onnx')
 
 
 def test_command_line(tiny_config, run_tool, tmp_path):

@@ -106,7 +106,8 @@ def test_keeps_synchronized_statistics():
     ('model', 'positions', 'sentence'),
     [
         ('vgg11_bn', 'C', "no residual block.*positions='all' would enhance its 8 batch norms"),
-        ('vgg11', 'all', 'it has no batch norm'),
+        ('vgg11', 'all', 'it has no batch norm$'),
+        ('vgg11', 'C', 'it has no residual block of a class called BasicBlock or Bottleneck$'),
         ('resnet18', 'B', 'position B of layer1.0, a BasicBlock, does not exist'),
     ],
 )
@@ -123,6 +124,17 @@ def test_a_norm_that_does_more_than_normalize_is_named_and_nothing_is_changed():
     assert not any(isinstance(m, BNET) for m in model.modules())
     with pytest.raises(InputError, match='is a BatchNormAct2d'):
         enhance(timm.create_model('efficientnet_b0'), 3, 'all')
+
+
+@pytest.mark.parametrize(
+    ('conv', 'norm'), [(nn.Conv1d, nn.BatchNorm1d), (nn.Conv3d, nn.BatchNorm3d)]
+)
+def test_norms_of_other_than_pictures_are_refused(conv, norm):
+    model = nn.Sequential(conv(3, 4, 1), norm(4))
+    with pytest.raises(InputError, match=f'1 is a {norm.__name__}, not a BatchNorm2d'):
+        enhance(model, 3, 'all')
+    with pytest.raises(InputError, match=r'BasicBlock or Bottleneck$'):  # nor is 'all' advised
+        enhance(model, 3)
 
 
 def test_enhancing_twice_is_refused():

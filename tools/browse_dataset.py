@@ -12,6 +12,7 @@ from bnet_mm.engine.command_line import (
     add_config_options,
     exit_on_input_error,
     parse_arguments,
+    positive,
 )
 from bnet_mm.engine.config import load_config
 
@@ -21,12 +22,10 @@ def main() -> None:
     add_config_argument(parser)
     parser.add_argument('--out', help='folder of the pictures (default: work_dirs/browse/<config>)')
     parser.add_argument('--stage', choices=['train', 'val', 'test'], default='train')
-    parser.add_argument('--count', type=int, default=16, help='samples to draw (default: 16)')
+    parser.add_argument('--count', type=positive, default=16, help='samples to draw (default: 16)')
     parser.add_argument('--seed', type=int, default=0, help='of the random steps (default: 0)')
     add_config_options(parser)
     args = parse_arguments(parser)
-    if args.count < 1:
-        parser.error(f'--count {args.count}: at least 1 sample')
     with exit_on_input_error('browse_dataset.py'):
         cfg = load_config(args.config, args.cfg_options)
         out = args.out or Path('work_dirs/browse') / Path(args.config).stem / args.stage

@@ -15,6 +15,7 @@ from bnet_mm.engine.command_line import (
     add_config_options,
     exit_on_input_error,
     parse_arguments,
+    positive,
 )
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
@@ -27,7 +28,7 @@ def main() -> None:
         '--paper', action='store_true', help="every cost column of the paper's tables beside ours"
     )
     parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('H', 'W'), help='height and width of the input'
+        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='height and width of the input'
     )
     add_config_options(parser)
     output = parser.add_mutually_exclusive_group()

@@ -11,6 +11,7 @@ from bnet_mm.engine.command_line import (
     add_config_options,
     exit_on_input_error,
     parse_arguments,
+    positive,
 )
 from bnet_mm.engine.config import load_config
 from bnet_mm.export import export_onnx
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument('out', help='.onnx file')
     parser.add_argument('--part', choices=['model', 'backbone'], default='model')
     parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('H', 'W'), help='traced at this size'
+        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='traced at this size'
     )
     parser.add_argument('--static', action='store_true', help='height and width stay as traced')
     parser.add_argument('--no-dynamo', action='store_true', help="torch's older exporter")

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from bnet_mm.demo import write_cityscapes, write_coco, write_ucf101, write_voc
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import exit_on_input_error, positive
 
 # What to call, and the dataset's place below --out in the stock configs.
 LAYOUTS = {
@@ -17,13 +17,6 @@ LAYOUTS = {
     'voc': (write_voc, 'VOCdevkit/VOC2012'),
     'ucf101': (write_ucf101, 'ucf101'),
 }
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-    return number
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from bnet_mm.checkpoint.contents import Contents, contents_of
 from bnet_mm.checkpoint.conversion import Conversion, convert
 from bnet_mm.checkpoint.inspection import inspect_checkpoint
-from bnet_mm.checkpoint.latest import latest_checkpoint
+from bnet_mm.checkpoint.latest import is_of_training, latest_checkpoint
 from bnet_mm.checkpoint.provenance import provenance
 from bnet_mm.checkpoint.publishing import publish
 from bnet_mm.checkpoint.reading import read_checkpoint
@@ -17,6 +17,7 @@ __all__ = [
     'contents_of',
     'convert',
     'inspect_checkpoint',
+    'is_of_training',
     'latest_checkpoint',
     'provenance',
     'publish',

@@ -102,6 +102,8 @@ def convert(
         raise InputError(f'there are no names for {to!r}; known are {", ".join(DESTINATIONS)}')
     if what not in ('backbone', 'model'):
         raise InputError(f"what must be 'backbone' or 'model', got {what!r}")
+    if source is not None and source not in SOURCES:
+        raise InputError(f'there is no layout {source!r}; known are {", ".join(SOURCES)}')
     layout = detect_layout(contents.state)
     if source is not None and not SOURCES[source](layout):
         raise InputError(f'the checkpoint is not in the layout {source!r}: it is {layout}')
@@ -114,14 +116,18 @@ def convert(
     architecture = infer_architecture(state)
     wide = architecture.groups == 1 and architecture.base_width != architecture.base_channels
     unnamed = architecture.depth is None and not architecture.small_input
-    if (unnamed or wide) and to in OPENMMLAB:
+    if unnamed and to in OPENMMLAB:
         raise InputError(
             f'{to} has no {architecture}: the checkpoint is incomplete, or of a network of your '
             f'own (then choose torchvision, whose names it has)'
         )
-    if to in ('torchvision', 'mmaction', 'authors') and (
-        architecture.deep_stem or architecture.avg_down
-    ):
+    if wide and to in OPENMMLAB:
+        raise InputError(f'{to} has no {architecture}: choose torchvision, whose names it has')
+    grouped_or_narrow = architecture.groups > 1 or architecture.base_channels != 64
+    if (
+        to in ('torchvision', 'mmaction', 'authors')
+        and (architecture.deep_stem or architecture.avg_down)
+    ) or (to == 'mmaction' and grouped_or_narrow and not architecture.small_input):
         raise InputError(
             f'{to} has no network like this {architecture}: choose mmdet, mmseg or mmpretrain'
         )

@@ -27,6 +27,11 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
             checkpoint = read_checkpoint(path)
         except InputError:
             continue
-        if isinstance(checkpoint, dict) and 'optimizer' in checkpoint:
+        if is_of_training(checkpoint):
             return path
     return None
+
+
+def is_of_training(checkpoint: object) -> bool:
+    """Returns whether a training can go on from what was read: weights alone are not enough."""
+    return isinstance(checkpoint, dict) and {'optimizer', 'meta'} <= checkpoint.keys()

@@ -162,11 +162,16 @@ def _check(state: dict[str, Tensor], network: _Sites, own: dict[str, Tensor]) ->
         kernel_of_scale = value.ndim == 1 and tensor.ndim == 4
         fits = value.shape[0] == tensor.shape[0] if kernel_of_scale else value.shape == tensor.shape
         # Another number of input channels is the user's choice, and the loader says so.
-        first = name in ('conv1.weight', 'stem.0.weight') and value.shape[0] == tensor.shape[0]
+        same_kind = value.shape[2:] == tensor.shape[2:] or kernel_of_scale
+        first = (
+            name in ('conv1.weight', 'stem.0.weight')
+            and value.shape[0] == tensor.shape[0]
+            and same_kind
+        )
         if not fits and not first:
             raise InputError(
                 f'checkpoint has {name} of shape {tuple(value.shape)}, the model of '
-                f'{tuple(tensor.shape)}: they differ in width'
+                f'{tuple(tensor.shape)}: they differ in {"width" if same_kind else "their layers"}'
             )
     here = {_plain(name) for name in state}
     lacking = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bnet_mm.checkpoint.pickled import foreign_class
+from bnet_mm.checkpoint.pickled import foreign_class, pickle_protocol
 from bnet_mm.errors import InputError
 
 # Classes beyond tensors that a checkpoint may hold: trainings of torchvision and timm keep their
@@ -18,6 +18,8 @@ from bnet_mm.errors import InputError
 # `safe_globals` does, when it ends), so they are put there for each file.
 ALLOWED: list = [argparse.Namespace]
 ZIP_START = b'PK\x03\x04'
+# The last pickle protocol that torch reads without running code.
+LAST_PROTOCOL = 3
 # What torch says of a class it does not know, and of one that it knows to be dangerous.
 ASKED = re.compile(r'GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)')
 
@@ -51,18 +53,33 @@ def read_checkpoint(path: str | Path) -> object:
     except pickle.UnpicklingError as error:
         found = ASKED.search(str(error))
         # Of pickles in other protocols than its own torch says that they are none.
-        asked = found[1] if found else foreign_class(path)
+        asked = found[1] if found else foreign_class(path, _allowed_names())
         if asked:
             raise InputError(
                 f'checkpoint {path} was refused: it asks for {asked}, and loading that could run '
                 f'code from the file'
             ) from error
+        protocol = pickle_protocol(path)
+        if LAST_PROTOCOL < protocol <= pickle.HIGHEST_PROTOCOL:
+            raise InputError(
+                f'checkpoint {path} is pickled in protocol {protocol}, which torch cannot read '
+                f'safely: load it once with the program it came from and save it without '
+                f'pickle_protocol'
+            ) from error
         raise InputError(_broken(path)) from error
-    except MemoryError as error:
-        raise InputError(f'checkpoint {path} asks for more memory than there is') from error
     except Exception as error:
+        # Torch has no class of its own for that.
+        if isinstance(error, MemoryError) or 'allocate memory' in str(error):
+            raise InputError(f'checkpoint {path} asks for more memory than there is') from error
         # Damaged bytes end in any exception: of the unpickler, of the classes it may build, of zip.
         raise InputError(_broken(path)) from error
+
+
+def _allowed_names() -> set[str]:
+    return {
+        entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+        for entry in ALLOWED
+    }
 
 
 def _start(path: str | Path) -> tuple[Path, bytes]:

@@ -141,7 +141,7 @@ def _openmmlab_network(library: str, arch: Architecture, norm: dict) -> nn.Modul
         from mmengine.registry import MODELS
 
         import_module(f'{library}.models')
-    except ImportError as error:
+    except (ImportError, AssertionError) as error:  # the libraries assert one another's versions
         raise InputError(f'--verify needs {library}, which cannot be imported: {error}') from error
     options = backbone_config(library, arch, norm)
     if library == 'mmaction':

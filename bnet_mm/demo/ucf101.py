@@ -7,6 +7,7 @@ import numpy as np
 
 from bnet_mm.demo.clip import ACTIONS, draw_clip
 from bnet_mm.demo.folder import write_folder
+from bnet_mm.errors import InputError
 
 SIZE = (240, 320)  # height, width: UCF-101's own
 FRAMES, FRAMES_PER_SECOND = 40, 25
@@ -38,7 +39,7 @@ def write_ucf101(folder: str | Path, train: int = 48, val: int = 16, seed: int =
     `bnet_mm.demo.folder`.
 
     Raises:
-        InputError: `folder` holds something else.
+        InputError: `folder` holds something else, or OpenCV has no encoder of videos.
     """
 
     def draw(part: Path) -> None:
@@ -64,7 +65,7 @@ def _write_clip(videos: Path, index: int, seed: int) -> str:
         str(path), cv2.VideoWriter_fourcc(*'XVID'), FRAMES_PER_SECOND, SIZE[::-1]
     )
     if not writer.isOpened():
-        raise RuntimeError('this OpenCV cannot encode XVID videos; install opencv-python')
+        raise InputError('this OpenCV cannot encode XVID videos; install opencv-python')
     rng = np.random.default_rng((seed, index, 101))
     for frame in draw_clip(rng, ACTIONS[action], FRAMES, *SIZE):
         writer.write(frame)

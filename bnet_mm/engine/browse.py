@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from torch import Tensor
 
-from bnet_mm.engine.data import check_data
+from bnet_mm.engine.data import check_data, explain_failure
 from bnet_mm.engine.inputs import check_library, config_errors
 from bnet_mm.errors import InputError
 
@@ -41,7 +41,13 @@ def browse(cfg: Config, stage: str, folder: str | Path, count: int, seed: int) -
     check_data(cfg, (stage,))
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with config_errors():
-        dataset = DATASETS.build(loader.dataset)
+        try:
+            dataset = DATASETS.build(loader.dataset)
+        except Exception as error:
+            sentence = explain_failure(cfg, error)
+            if sentence is None:
+                raise
+            raise InputError(sentence) from error
         visualizer = VISUALIZERS.build(
             {'type': 'Visualizer', **(cfg.get('visualizer') or {}), 'vis_backends': None,
              'name': 'browse'}

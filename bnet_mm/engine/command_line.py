@@ -11,6 +11,14 @@ from mmengine.config import DictAction
 from bnet_mm.errors import InputError
 
 
+def positive(text: str) -> int:
+    """Returns a number of 1 or more: the type of an argument that counts or measures."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+    return number
+
+
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the config, which stands first."""
     parser.add_argument('config', help='config file')

@@ -45,9 +45,17 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     except (ImportError, PackageNotFoundError) as error:
         raise InputError(f'config {path}: {package_error(error)}') from error
     except FileNotFoundError as error:
-        raise InputError(f'config {path}: a base config is missing: {error}') from error
+        raise InputError(
+            f'config {path}: a base config or a file that it reads is missing: {error}'
+        ) from error
     except OSError as error:
         raise InputError(f'config {path} cannot be read: {error}') from error
+    except Exception as error:
+        # A config is a program, and the bases of one can contradict one another.
+        reason = ' '.join(str(error).split())
+        raise InputError(
+            f'config {path} cannot be loaded: {type(error).__name__}: {reason}'
+        ) from error
     options = dict(options or {})
     old_root, new_root = cfg.get('data_root'), options.get('data_root')
     for key, value in options.items():
@@ -85,6 +93,8 @@ def set_run_options(
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
     if amp:
+        if not cfg.get('optim_wrapper'):
+            raise InputError('--amp needs an optim_wrapper in the config')
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise InputError(f'--amp takes an OptimWrapper; this config has optim_wrapper {kind}')

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from bnet_mm.backbones.placement_aware import bnet_class
-from bnet_mm.checkpoint import read_checkpoint
+from bnet_mm.checkpoint import is_of_training, read_checkpoint
 from bnet_mm.engine.data import check_data
 from bnet_mm.errors import InputError
 from bnet_mm.norm.depthwise import check_kernel
@@ -33,13 +33,21 @@ def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:
     Raises:
         InputError: the first thing that is missing or wrong.
     """
+    for entry in ('model', *(f'{stage}_dataloader' for stage in stages)):
+        if not cfg.get(entry):
+            raise InputError(f'the config has no {entry}')
     check_library(cfg.get('default_scope'))
     check_norms(cfg.get('model'))
     for where, path in _checkpoints(cfg):
         try:
-            read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
         except InputError as error:
             raise InputError(f'{where}: {error}') from error
+        if where == 'resume' and not is_of_training(checkpoint):
+            raise InputError(
+                f'resume: checkpoint {path} holds no training that could go on (optimizer and '
+                f'meta): start from its weights with --cfg-options load_from={path}'
+            )
     check_data(cfg, stages)
 
 
@@ -79,7 +87,7 @@ def package_error(error: Exception) -> str:
     if name == 'pkg_resources':
         return "the `mmdet::` bases need pkg_resources: pip install 'setuptools<81'"
     for scope, (package, extra) in LIBRARIES.items():
-        if name in (scope, package):
+        if name in (scope, package) and find_spec(scope) is None:
             return (
                 f'it builds on {package}, which is not installed: run `make env` in the checkout, '
                 f"or `pip install 'bnet_mm[{extra}]'`"

@@ -35,7 +35,15 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     """
     _set_resume(cfg, resume)
     check_inputs(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
-    with _input_errors(cfg):
+    weights = {
+        source: f'--cfg-options {where}=FILE'
+        for where, source in pretrained_sources(cfg.get('model'))
+    }
+    if cfg.get('load_from'):
+        weights[cfg.load_from] = (
+            '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
+        )
+    with _input_errors(cfg, weights):
         runner = _build_runner(cfg)
         for hook in (DatasetCheckHook(), RepeatableHook(), StartReportHook()):
             runner.register_hook(hook)
@@ -60,9 +68,14 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
     cfg.load_from = checkpoint
     cfg.resume = False
     check_inputs(cfg, ('test',))
+    if out is not None:
+        try:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'--out {out}: its folder cannot be made: {error}') from error
     if tta:
         _set_tta(cfg)
-    with _input_errors(cfg):
+    with _input_errors(cfg, {checkpoint: 'the argument CHECKPOINT'}):
         runner = _build_runner(cfg)
         runner.register_hook(DatasetCheckHook())
         if out is not None:
@@ -123,18 +136,29 @@ def _dump_results(cfg: Config, out: str) -> DumpResults:
 
 
 @contextmanager
-def _input_errors(cfg: Config) -> Iterator[None]:
-    """Turns those failures inside a run that have a cause in the input into one sentence."""
+def _input_errors(cfg: Config, weights: dict[str, str]) -> Iterator[None]:
+    """Turns those failures inside a run that have a cause in the input into one sentence.
+
+    Args:
+        cfg: the config of the run.
+        weights: files and URLs in the order in which the run loads them, each with the way to name
+            another.
+    """
     try:
         with config_errors():
             yield
     except InputError:
         raise
     except URLError as error:
-        entry = next((where for where, _ in pretrained_sources(cfg.get('model'))), 'load_from')
+        downloads = Path(torch.hub.get_dir()) / 'checkpoints'
+        missing = [
+            url for url in weights if '://' in url and not (downloads / Path(url).name).is_file()
+        ]
+        if not missing:
+            raise
         raise InputError(
-            f'weights could not be downloaded ({error}): connect this machine, put the file into '
-            f'{torch.hub.get_dir()}/checkpoints, or name another with --cfg-options {entry}=FILE'
+            f'{missing[0]} could not be downloaded ({error}): connect this machine, put the file '
+            f'into {downloads}, or name another with {weights[missing[0]]}'
         ) from error
     except Exception as error:
         sentence = explain_failure(cfg, error)

@@ -146,6 +146,14 @@ def test_any_config_of_the_libraries(library, path, gmacs):
         assert row.cost.macs / 1e9 == pytest.approx(gmacs, rel=1e-3)
 
 
+def test_a_clip_of_unknown_length_is_not_guessed(tmp_path):
+    path = stock('mmaction', f'{VIDEO}/slowonly/slowonly_r50_8xb16-4x16x1-256e_kinetics400-rgb.py')
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = {path!r}\ntest_dataloader = None\n')
+    with pytest.raises(InputError, match='counted at the clip_len of its test pipeline'):
+        config_costs(config, (32, 32), None)
+
+
 def test_deformable_convolutions_are_counted():
     plain = config_costs(
         stock('mmdet', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'), (96, 128), None

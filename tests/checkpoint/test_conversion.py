@@ -1,6 +1,7 @@
 """Conversions: every layout in, every layout out, and the function that the tensors carry."""
 
 import copy
+import sys
 
 import pytest
 import timm
@@ -333,9 +334,28 @@ def test_the_line_of_a_config_loads_the_result(name, to, options, tmp_path):
     assert torch.equal(backbone.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
 
 
-def test_a_wide_network_that_no_library_has_is_named():
-    with pytest.raises(InputError, match='mmdet has no Wide ResNet-50'):
-        converted(torchvision.models.wide_resnet50_2().state_dict(), k=3)
+def test_networks_that_no_library_has_are_named(authors18):
+    wide = torchvision.models.wide_resnet50_2().state_dict()
+    with pytest.raises(InputError, match='mmdet has no Wide ResNet-50: choose torchvision'):
+        converted(wide, k=3)
+    grouped = torchvision.models.resnext50_32x4d().state_dict()
+    with pytest.raises(InputError, match='mmaction has no network like this ResNeXt-50 32x4d'):
+        converted(grouped, to='mmaction')
+    state = {k: v for k, v in authors18.state_dict().items() if not k.startswith('layer4.1')}
+    with pytest.raises(InputError, match=r'mmdet has no ResNet of \(2, 2, 2, 1\) basic blocks'):
+        converted(state)
+
+
+def test_arguments_that_are_not_known(authors18):
+    state = authors18.state_dict()
+    with pytest.raises(InputError, match="no names for 'mmrotate'; known are mmdet, mmseg"):
+        converted(state, to='mmrotate')
+    with pytest.raises(InputError, match="what must be 'backbone' or 'model', got 'head'"):
+        converted(state, what='head')
+    with pytest.raises(InputError, match="no layout 'mmrotate'; known are authors"):
+        converted(state, source='mmrotate')
+    with pytest.raises(InputError, match=r'k must be a positive odd integer.*got k=4'):
+        converted(state, k=4)
 
 
 def test_unknown_entries_are_left_over(authors18):
@@ -359,6 +379,27 @@ def test_verification_finds_every_wrong_tensor(authors18):
         assert not all(stage.equal for stage in verify(state, found))
     state = dict(state) | {'conv1.weight': state['conv1.weight'] * float('nan')}
     assert not any(stage.equal for stage in verify(state, converted(state)))
+
+
+def test_verification_names_networks_that_do_not_fit(authors18, monkeypatch):
+    state = authors18.state_dict()
+    with pytest.raises(InputError, match=r'stage 1 gives \(2, 64, .* and \(2, 256, .* in the old'):
+        verify(torchvision.models.resnet50().state_dict(), converted(state))
+    lacking = converted(state)
+    del lacking.state['layer4.1.conv1.weight']
+    with pytest.raises(
+        InputError, match=r'(?s)mmdet does not take the tensors: .*Missing.*layer4\.1\.conv1'
+    ):
+        verify(state, lacking)
+    narrow = randomize(build('mmdet', base_channels=32, stem_channels=32)).state_dict()
+    with pytest.raises(InputError, match='torchvision has no ResNet-18, 32 wide'):
+        verify(narrow, converted(narrow, to='torchvision'))
+    monkeypatch.setitem(sys.modules, 'mmdet.models', None)  # as if they were not installed
+    monkeypatch.setitem(sys.modules, 'torchvision.models.resnet', None)
+    with pytest.raises(InputError, match='--verify needs mmdet, which cannot be imported'):
+        verify(state, converted(state))
+    with pytest.raises(InputError, match='--verify needs torchvision: pip install'):
+        verify(state, converted(state, to='torchvision'))
 
 
 def test_a_placement_without_a_norm_cfg_is_named(authors18):

@@ -165,6 +165,18 @@ def test_stems_and_input_channels(authors_file, authors18):
     assert torch.equal(four.layer1[0].conv1.weight, authors18.layer1[0].conv1.weight)
 
 
+def test_another_kind_of_layer_is_no_difference_in_width():
+    def build(type, **kwargs):
+        return MODELS.build(dict(type=type, depth=50, norm_cfg=dict(type='BNET', k=3), **kwargs))
+
+    pooled = build('mmdet.ResNetV1d').state_dict()
+    with pytest.raises(InputError, match=r'layer1\.0\.downsample\.1\..* differ in their layers'):
+        load_checkpoint_of(build('mmdet.ResNet', deep_stem=True), pooled)
+    small = build('mmpretrain.ResNet_CIFAR').state_dict()
+    with pytest.raises(InputError, match=r'conv1\.weight of shape \(64, 3, 3, 3\).* their layers'):
+        load_checkpoint_of(build('mmpretrain.ResNet'), small, strict=False)
+
+
 def test_nothing_is_half_loaded(authors18, authors_file, tmp_path):
     backbone = MODELS.build(backbone_config('mmdet', dict(type='BNET', k=3)))
     before = copy.deepcopy(backbone.state_dict())

@@ -6,11 +6,15 @@ import gzip
 import os
 import pickle
 import random
+import subprocess
+import sys
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
 from bnet_mm.checkpoint import contents_of, latest_checkpoint, read_checkpoint
@@ -132,6 +136,43 @@ def test_a_file_without_permission(tmp_path):
         read_checkpoint(tmp_path / 'x.pth')
 
 
+def test_a_pickle_protocol_that_torch_does_not_read_safely_is_named(tmp_path):
+    history = HistoryBuffer([1.0], [1])
+    for checkpoint in ({'w': torch.ones(1)}, {'loss': history, 'n': np.float32(1)}):
+        torch.save(checkpoint, tmp_path / 'x.pth', pickle_protocol=4)
+        with pytest.raises(InputError, match=r'x\.pth is pickled in protocol 4'):
+            read_checkpoint(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_whole_file_that_memory_does_not_suffice_for(zipped, tmp_path):
+    torch.save({'w': torch.ones(10**8)}, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
+    script = f"""
+import resource
+from bnet_mm.checkpoint import read_checkpoint
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 10**8,) * 2)
+read_checkpoint({str(tmp_path / 'x.pth')!r})
+"""
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    (tmp_path / 'x.pth').unlink()
+    assert 'InputError: checkpoint' in result.stderr.splitlines()[-1]
+    assert 'asks for more memory than there is' in result.stderr.splitlines()[-1]
+
+
+def test_metadata_of_safetensors_that_is_none(tmp_path):
+    save_file({'w': torch.ones(1)}, tmp_path / 'x.safetensors', metadata={'meta': '{'})
+    with pytest.raises(InputError, match="its entry 'meta' is not JSON"):
+        read_checkpoint(tmp_path / 'x.safetensors')
+
+
+def test_safetensors_without_its_package(tmp_path, monkeypatch):
+    save_file({'w': torch.ones(1)}, tmp_path / 'x.safetensors')
+    monkeypatch.setitem(sys.modules, 'safetensors', None)  # as if it were not installed
+    with pytest.raises(InputError, match=r'x\.safetensors needs the package safetensors'):
+        read_checkpoint(tmp_path / 'x.safetensors')
+
+
 def test_options_of_a_training_are_no_reason_to_refuse(tmp_path):
     torch.save(
         {'args': argparse.Namespace(lr=0.1), 'model': {'w': torch.ones(1)}}, tmp_path / 'x.pth'
@@ -142,10 +183,17 @@ def test_options_of_a_training_are_no_reason_to_refuse(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'checkpoint', [[1, 2], 3, {}, {'state_dict': {}}, {'state_dict': {'a': 1}}]
+    ('checkpoint', 'sentence'),
+    [
+        ([1, 2], 'holds a list, where a dict of named tensors is needed'),
+        (3, 'holds a int, where'),
+        ({}, 'no tensors by name'),
+        ({'state_dict': {}}, 'no tensors by name'),
+        ({'state_dict': {'a': 1}}, 'no tensors by name'),
+    ],
 )
-def test_a_checkpoint_without_named_tensors(checkpoint):
-    with pytest.raises(InputError, match=r'named tensors is needed|no tensors by name'):
+def test_a_checkpoint_without_named_tensors(checkpoint, sentence):
+    with pytest.raises(InputError, match=sentence):
         contents_of(checkpoint)
 
 

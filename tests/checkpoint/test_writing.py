@@ -64,6 +64,18 @@ def test_places_where_nothing_can_be_written(tmp_path):
         write_checkpoint(CHECKPOINT, tmp_path / 'folder.pth', force=True)
 
 
+def test_safetensors_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)  # as if it were not installed
+    with pytest.raises(InputError, match=r'file needs the package safetensors: pip install'):
+        write_checkpoint(CHECKPOINT, tmp_path / 'x.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_the_system_does_not_take(tmp_path):
+    with pytest.raises(InputError, match='cannot be written: File name too long'):
+        write_checkpoint(CHECKPOINT, tmp_path / f'{"x" * 300}.pth')
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)

@@ -77,6 +77,12 @@ def test_something_else_in_the_folder_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.rglob('*') if p.is_file()] == ['photo.jpg']
 
 
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / 'coco').write_text('mine')
+    with pytest.raises(InputError, match='coco is a file; name a folder'):
+        write_coco(tmp_path / 'coco', 1, 1)
+
+
 def test_an_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr('bnet_mm.demo.coco._outline', lambda instance: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -6,7 +6,9 @@ import shutil
 import cv2
 import pytest
 
+from bnet_mm.engine.browse import browse
 from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,29 @@ def test_wrong_input_is_a_sentence(tiny_config, run_tool, tmp_path):
     result = run_tool('browse_dataset.py', tiny_config, '--out', 'file')
     assert result.returncode == 2
     assert 'file cannot be made' in result.stderr.splitlines()[-1]
+
+
+def test_datasets_that_cannot_be_drawn(tiny_config, demo_coco, tmp_path):
+    def drawn(**entries):
+        cfg = load_config(tiny_config)
+        cfg.train_dataloader.dataset.update(entries)
+        return list(browse(cfg, 'train', tmp_path / 'seen', 1, 0))
+
+    cells = dict(metainfo=dict(classes=('cell',)))
+    with pytest.raises(InputError, match=r'no picture is left, since .* asks for cell'):
+        drawn(**cells)
+    with pytest.raises(InputError, match='the train dataset has no sample'):
+        drawn(**cells, serialize_data=False)
+    (tmp_path / 'x.json').write_text('<html>')
+    with pytest.raises(InputError, match=r'x\.json is not JSON'):
+        drawn(ann_file=str(tmp_path / 'x.json'))
+    cfg = load_config(tiny_config)
+    cfg.val_dataloader = None
+    with pytest.raises(InputError, match='the config has no val_dataloader'):
+        list(browse(cfg, 'val', tmp_path / 'seen', 1, 0))
+    (tmp_path / 'seen/000000.png').mkdir(parents=True)
+    with pytest.raises(InputError, match=r'000000\.png cannot be written'):
+        drawn()
 
 
 def test_video_that_does_not_decode_is_named(tiny_recognizer, demo_ucf101, run_tool, tmp_path):

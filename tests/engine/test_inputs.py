@@ -1,11 +1,15 @@
 """What a careless user gets to read: one sentence and exit code 2, never a traceback."""
 
 import json
-import os
 import shutil
 
 import pytest
 import torch
+
+from bnet_mm.engine.config import load_config
+from bnet_mm.engine.inputs import check_inputs
+from bnet_mm.engine.launch import test, train
+from bnet_mm.errors import InputError
 
 STOCK = 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
 
@@ -121,28 +125,76 @@ def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, run_to
     assert 'metainfo.classes' in shown
 
 
-def test_photo_that_is_missing(tiny_config, demo_coco, run_tool, tmp_path):
+def test_photo_that_is_missing_or_cut_off(tiny_config, demo_coco, run_tool, tmp_path):
     shutil.copytree(demo_coco, tmp_path / 'coco')
-    (tmp_path / 'coco/train2017/000000000001.jpg').unlink()
-    shown = said(
-        run_tool('train.py', tiny_config, '--cfg-options', f'data_root={tmp_path / "coco"}')
-    )
-    assert '000000000001.jpg' in shown
+    photo = tmp_path / 'coco/train2017/000000000001.jpg'
+    options = ['--cfg-options', f'data_root={tmp_path / "coco"}']
+    photo.write_bytes(photo.read_bytes()[:200])
+    shown = said(run_tool('train.py', tiny_config, *options))
+    assert f'error: {photo} cannot be read as a picture' in shown
+    photo.unlink()
+    shown = said(run_tool('train.py', tiny_config, *options))
+    assert 'error: a file that the run reads is missing: ' in shown
+    assert str(photo) in shown
 
 
 def test_number_of_classes_that_does_not_fit(tiny_config, run_tool):
     shown = said(
         run_tool('train.py', tiny_config, '--cfg-options', 'model.roi_head.bbox_head.num_classes=3')
     )
-    assert 'num_classes' in shown
+    assert 'the training dataset has 80 classes and model.roi_head.bbox_head has num_cl' in shown
+    assert 'set model.roi_head.bbox_head.num_classes=80' in shown
 
 
-def test_download_that_fails(tiny_config, run_tool, tmp_path):
-    shown = said(
-        run_tool(
-            'train.py',
-            pretrained(tiny_config, 'https://localhost:1/x.pth'),
-            env={**os.environ, 'TORCH_HOME': str(tmp_path)},
-        )
-    )
-    assert 'could not be downloaded' in shown
+def test_download_that_fails(tiny_config, run_tool, tmp_path, monkeypatch):
+    """The sentence names what could not be had, and the place where another can be named."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    url = 'https://localhost:1/x.pth'
+    config = pretrained(tiny_config, url)
+    shown = said(run_tool('train.py', config))
+    assert f'error: {url} could not be downloaded' in shown
+    assert shown.endswith('--cfg-options model.backbone.init_cfg.checkpoint=FILE')
+    (tmp_path / 'hub/checkpoints').mkdir(parents=True, exist_ok=True)
+    torch.save({}, tmp_path / 'hub/checkpoints/x.pth')  # as if downloaded before
+    other = 'https://localhost:1/other.pth'
+    cfg = load_config(config, {'load_from': other, 'work_dir': str(tmp_path / 'run')})
+    with pytest.raises(InputError, match=f'^{other} could.* --cfg-options load_from=FILE$'):
+        train(cfg)
+    cfg.experiment_name = 'tested'
+    with pytest.raises(InputError, match=f'^{other} could.* with the argument CHECKPOINT$'):
+        test(cfg, other)
+
+
+@pytest.mark.parametrize('entry', ['model', 'train_dataloader', 'test_dataloader'])
+def test_parts_of_a_config_that_are_missing(entry, tiny_config):
+    cfg = load_config(tiny_config)
+    cfg[entry] = None
+    with pytest.raises(InputError, match=f'the config has no {entry}$'):
+        check_inputs(cfg, ('train', 'test'))
+
+
+def test_weights_are_no_training_to_go_on_with(tiny_config, tmp_path):
+    cfg = load_config(tiny_config)
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'meta': {}}, tmp_path / 'x.pth')
+    with pytest.raises(InputError, match=r'resume: .*x\.pth holds no training .* load_from='):
+        train(cfg, resume=str(tmp_path / 'x.pth'))
+
+
+def test_places_that_cannot_be_written(tiny_config, tmp_path):
+    (tmp_path / 'file').write_text('')
+    torch.save({'state_dict': {'w': torch.ones(1)}}, tmp_path / 'x.pth')
+    cfg = load_config(tiny_config)
+    cfg.work_dir = str(tmp_path / 'file/run')
+    with pytest.raises(InputError, match=r'the work dir .*file/run cannot be made'):
+        train(cfg)
+    with pytest.raises(InputError, match=r'--out .*found\.pkl: its folder cannot be made'):
+        test(cfg, str(tmp_path / 'x.pth'), out=str(tmp_path / 'file/found.pkl'))
+
+
+def test_test_time_augmentation_wants_its_entries(tiny_recognizer, tmp_path):
+    torch.save({'state_dict': {'w': torch.ones(1)}}, tmp_path / 'x.pth')
+    with pytest.raises(InputError, match='--tta needs tta_model and tta_pipeline'):
+        test(load_config(tiny_recognizer), str(tmp_path / 'x.pth'), tta=True)
+
+
+test.__test__ = False  # the launcher's, not pytest's

@@ -12,6 +12,8 @@ from torch import nn
 
 from bnet_mm.norm import BNET, EnhancedNorm
 
+SIZES = pytest.mark.parametrize('k', [1, 3, 5, 7])
+
 
 def network(norm=BNET, **kwargs):
     torch.manual_seed(0)
@@ -29,9 +31,10 @@ def moved(net):
     return net
 
 
+@SIZES
 @pytest.mark.parametrize('update_buffers', [True, False])
-def test_averaged_weights_follow_kernel_and_statistics(update_buffers):
-    net = network(k=3)
+def test_averaged_weights_follow_kernel_and_statistics(update_buffers, k):
+    net = network(k=k)
     average = ExponentialMovingAverage(net, momentum=0.25, update_buffers=update_buffers)
     average.update_parameters(net)  # the first is a copy
     before = copy.deepcopy(average.module.state_dict())
@@ -65,9 +68,10 @@ class Loader(list):
     batch_size = 4
 
 
-def test_precise_statistics_are_those_of_the_norm_inside():
+@SIZES
+def test_precise_statistics_are_those_of_the_norm_inside(k):
     loader = Loader(batches())
-    bnet, bn = network(k=3), network(nn.BatchNorm2d)
+    bnet, bn = network(k=k), network(nn.BatchNorm2d)
     for net in (bnet, bn):
         update_bn_stats(Model(net.train()), loader, num_samples=12, logger='silent')
     torch.testing.assert_close(bnet[1].norm.running_mean, bn[1].running_mean)
@@ -75,29 +79,33 @@ def test_precise_statistics_are_those_of_the_norm_inside():
     assert bnet[1].norm.momentum == 0.1
 
 
-def test_synchronizing_states_finds_the_norm_inside_and_loads_it():
-    net = network(k=3)
+@SIZES
+def test_synchronizing_states_finds_the_norm_inside_and_loads_it(k):
+    net = network(k=k)
     net(batches()[0])
     states = get_norm_states(net)
     assert set(states) == {
         f'1.norm.{n}' for n in ('running_mean', 'running_var', 'num_batches_tracked')
     }
-    other = network(k=3)
+    other = network(k=k)
     kernel = moved(other)[1].dw.weight.detach().clone()
     other.load_state_dict(states, strict=False)
     assert torch.equal(other[1].norm.running_mean, net[1].norm.running_mean)
     assert torch.equal(other[1].dw.weight, kernel)
 
 
-@pytest.mark.parametrize('library', ['mmdet', 'mmseg', 'mmpretrain', 'mmaction'])
-def test_gradient_checkpointing_is_as_with_batch_norm(library):
+@pytest.mark.parametrize(
+    ('library', 'k'),
+    [*(('mmdet', k) for k in (1, 3, 5, 7)), ('mmseg', 5), ('mmpretrain', 7), ('mmaction', 3)],
+)
+def test_gradient_checkpointing_is_as_with_batch_norm(library, k):
     __import__(f'{library}.models')
     start = dict(pretrained=None) if library == 'mmaction' else {}
     depth = 50 if library == 'mmaction' else 18  # whose basic block has no checkpointing
     cfg = dict(type=f'{library}.ResNet', depth=depth, out_indices=(3,), **start)
     nets = []
     for norm, with_cp in (('BNET', True), ('BNET', False), ('BN', True)):
-        options = dict(k=3) if norm == 'BNET' else {}
+        options = dict(k=k) if norm == 'BNET' else {}
         torch.manual_seed(0)
         net = MODELS.build(cfg | dict(norm_cfg=dict(type=norm, **options), with_cp=with_cp))
         if nets:
@@ -121,8 +129,9 @@ def test_gradient_checkpointing_is_as_with_batch_norm(library):
     assert counts[0] == counts[1]
 
 
-def test_accumulated_gradients_are_those_of_the_parts():
-    net = network(k=5)
+@SIZES
+def test_accumulated_gradients_are_those_of_the_parts(k):
+    net = network(k=k)
     parts = batches(2)
     expected = []
     for part in parts:
@@ -135,13 +144,14 @@ def test_accumulated_gradients_are_those_of_the_parts():
     torch.testing.assert_close(net[1].dw.weight.grad, sum(expected))
 
 
-def test_no_synchronization_with_a_device_in_the_forward_pass(monkeypatch):
+@SIZES
+def test_no_synchronization_with_a_device_in_the_forward_pass(k, monkeypatch):
     """What CUDA graphs need: no number is read back from a tensor."""
     for name in ('item', '__bool__', '__int__', '__float__', 'tolist', 'cpu'):
         monkeypatch.setattr(
             torch.Tensor, name, lambda *a, name=name: pytest.fail(f'{name} was read')
         )
-    net = network(k=3)
+    net = network(k=k)
     for training in (True, False):
         net.train(training)(batches()[0])
     assert any(isinstance(m, EnhancedNorm) for m in net)

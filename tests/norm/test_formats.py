@@ -11,6 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bnet_mm.norm import BNET
 
+SIZES = pytest.mark.parametrize('k', [1, 3, 5, 7])
+
 
 def trained(k=5, channels=6, **kwargs):
     torch.manual_seed(0)
@@ -30,7 +32,7 @@ def x():
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize('k', [1, 3, 7])
+@SIZES
 def test_autocast_keeps_statistics_in_float32(training, dtype, k, x):
     layer = trained(k).train(training)
     exact = copy.deepcopy(layer)
@@ -45,8 +47,9 @@ def test_autocast_keeps_statistics_in_float32(training, dtype, k, x):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_models_in_evaluation(dtype, x):
-    layer = trained().eval()
+@SIZES
+def test_half_models_in_evaluation(dtype, k, x):
+    layer = trained(k).eval()
     half = copy.deepcopy(layer).to(dtype)
     y = half(x.to(dtype))
     expected = layer(x)
@@ -55,7 +58,7 @@ def test_half_models_in_evaluation(dtype, x):
 
 
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('k', [1, 3, 5, 7])
+@SIZES
 def test_channels_last_goes_through(training, k, x):
     layer = trained(k).train(training)
     other = copy.deepcopy(layer).to(memory_format=torch.channels_last)
@@ -71,8 +74,9 @@ def test_channels_last_goes_through(training, k, x):
 
 
 @pytest.mark.parametrize('stride', [(2, 3), (1, 2)])
-def test_inputs_that_are_views(stride, x):
-    layer = trained().eval()
+@SIZES
+def test_inputs_that_are_views(stride, k, x):
+    layer = trained(k).eval()
     view = x[:, :, :: stride[0], :: stride[1]]
     assert not view.is_contiguous()
     torch.testing.assert_close(layer(view), layer(view.contiguous()))
@@ -81,16 +85,19 @@ def test_inputs_that_are_views(stride, x):
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_compiles_without_a_break(training, x):
-    layer = trained().train(training)
+@SIZES
+def test_compiles_without_a_break(training, k, x):
+    torch.compiler.reset()  # it stops after a number of compilations of the same code
+    layer = trained(k).train(training)
     compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend='aot_eager')
     for size in ((9, 11), (5, 4)):
         part = x[:, :, : size[0], : size[1]]
         torch.testing.assert_close(compiled(part), layer(part))
 
 
-def test_exports_with_free_sizes(x):
-    layer = trained().eval()
+@SIZES
+def test_exports_with_free_sizes(k, x):
+    layer = trained(k).eval()
     free = torch.export.Dim.DYNAMIC
     program = torch.export.export(layer, (x,), dynamic_shapes=({0: free, 2: free, 3: free},))
     for shape in ((3, 6, 20, 5), (1, 6, 2, 40)):
@@ -98,8 +105,9 @@ def test_exports_with_free_sizes(x):
         torch.testing.assert_close(program.module()(other), layer(other))
 
 
-def test_traces(x):
-    layer = trained().eval()
+@SIZES
+def test_traces(k, x):
+    layer = trained(k).eval()
     with warnings.catch_warnings():
         warnings.simplefilter('error', torch.jit.TracerWarning)
         traced = torch.jit.trace(layer, x)
@@ -107,8 +115,9 @@ def test_traces(x):
     torch.testing.assert_close(traced(other), layer(other))
 
 
-def test_symbolic_tracing_and_its_fusion_change_nothing():
-    net = nn.Sequential(nn.Conv2d(3, 6, 3), trained(), nn.ReLU()).eval()
+@SIZES
+def test_symbolic_tracing_and_its_fusion_change_nothing(k):
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), trained(k), nn.ReLU()).eval()
     x = torch.randn(2, 3, 9, 9)
     traced = torch.fx.symbolic_trace(net)
     torch.testing.assert_close(traced(x), net(x))
@@ -118,24 +127,28 @@ def test_symbolic_tracing_and_its_fusion_change_nothing():
     torch.testing.assert_close(with_folded_statistics(x).relu(), net(x))
 
 
-def test_built_on_the_meta_device(x):
+@SIZES
+def test_built_on_the_meta_device(k, x):
     with torch.device('meta'):
-        empty = BNET(6, k=5)
+        empty = BNET(6, k=k)
     real = empty.to_empty(device='cpu')
     real.reset_parameters()
-    torch.testing.assert_close(real(x), BNET(6, k=5)(x))
+    torch.testing.assert_close(real(x), BNET(6, k=k)(x))
 
 
-@pytest.mark.parametrize('source', [trained(), nn.BatchNorm2d(6)], ids=['BNET', 'BN'])
-def test_tensors_can_be_assigned(source, x):
+@SIZES
+@pytest.mark.parametrize('norm', ['BNET', 'BN'])
+def test_tensors_can_be_assigned(norm, k, x):
+    source = trained(k) if norm == 'BNET' else nn.BatchNorm2d(6)
     with torch.device('meta'):
-        empty = BNET(6, k=5)
+        empty = BNET(6, k=k)
     empty.load_state_dict(source.state_dict(), assign=True)
     torch.testing.assert_close(empty.eval()(x), source.eval()(x))
 
 
-def test_state_dict_keeps_variables_and_functional_calls_use_them(x):
-    layer = trained().eval()
+@SIZES
+def test_state_dict_keeps_variables_and_functional_calls_use_them(k, x):
+    layer = trained(k).eval()
     state = layer.state_dict(keep_vars=True)
     assert state['dw.weight'] is layer.dw.weight
     doubled = {name: value * 2 if '.bias' in name else value for name, value in state.items()}
@@ -144,16 +157,18 @@ def test_state_dict_keeps_variables_and_functional_calls_use_them(x):
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_second_derivatives(training):
-    layer = trained(3, channels=2).double().train(training)
+@SIZES
+def test_second_derivatives(training, k):
+    layer = trained(k, channels=2).double().train(training)
     x = torch.randn(2, 2, 4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(layer, (x,))
 
 
-def test_maps_without_pixels_pass_as_through_batch_norm():
+@SIZES
+def test_maps_without_pixels_pass_as_through_batch_norm(k):
     for shape in ((0, 6, 4, 4), (2, 6, 0, 4), (2, 6, 4, 0)):
         x = torch.randn(shape, requires_grad=True)
-        layer = trained()
+        layer = trained(k)
         mean = layer.norm.running_mean.clone()
         y = layer(x)
         assert y.shape == shape

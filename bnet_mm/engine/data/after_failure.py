@@ -1,6 +1,7 @@
 """Says which file of the data made a run fail, where that is the cause."""
 
 import re
+from traceback import extract_tb
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
@@ -19,15 +20,18 @@ def explain_failure(cfg: Config, error: Exception) -> str | None:
     """
     text = str(error).strip()
     if isinstance(error, FileNotFoundError):
-        return f'a file that the dataset lists is missing: {text.splitlines()[-1]}'
-    unreadable = re.search(r'failed to load image: (.+)', text)
+        return f'a file that the run reads is missing: {text.splitlines()[-1]}'
+    # A worker's text has the line of the library's source in it, before the message itself.
+    unreadable = re.findall(r'failed to load image: (.+)', text)
     if unreadable:
-        return f'{unreadable[1]} cannot be read as a picture: it is cut off or no picture'
+        return f'{unreadable[-1]} cannot be read as a picture: it is cut off or no picture'
     if isinstance(error, (ValueError, KeyError, TypeError, AssertionError)):
         # The libraries fail on a broken annotation file in as many ways as it can be broken.
         sentence = explain_bad_annotations(cfg)
-        if sentence is None and 'need at least one array' in text:
-            sentence = explain_empty_dataset(cfg)  # mmengine, packing the list of no pictures
+        # mmengine, packing the list of no pictures; others stack nothing for other reasons.
+        packing = any(f.name == '_serialize_data' for f in extract_tb(error.__traceback__))
+        if sentence is None and packing:
+            sentence = explain_empty_dataset(cfg)
         return sentence
     # A label beyond the classes (on a CPU, on a GPU), or a video that ffmpeg gives up on.
     if re.search(r'out of bounds|device-side assert|decord|Error reading|No video', text, re.I):

@@ -1,6 +1,7 @@
 """What is wrong with a COCO annotation file, or with the classes a config asks of one."""
 
 import json
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -38,6 +39,9 @@ def explain_empty_dataset(cfg: Config) -> str:
         return bad
     for stage in STAGES:
         for dataset, where in datasets(cfg, stage):
+            text = explain_text_for_classes((dataset.get('metainfo') or {}).get('classes'), where)
+            if text:
+                return text
             path = annotation_file(dataset)
             if path is None or path.suffix != '.json' or not path.is_file():
                 continue
@@ -50,6 +54,16 @@ def explain_empty_dataset(cfg: Config) -> str:
                     f'for the other datasets, and num_classes of the heads'
                 )
     return 'a dataset has no picture; check its ann_file, data_prefix and filter_cfg'
+
+
+def explain_text_for_classes(classes: object, where: str) -> str | None:
+    """Returns what is wrong with class names that are one text and no file of names, or None."""
+    if not isinstance(classes, str) or Path(classes).is_file():
+        return None
+    return (
+        f'{where}: metainfo.classes is the text {classes!r}; a single class is written '
+        f"metainfo.classes=('{classes}',)"
+    )
 
 
 def _classes(dataset: dict, scope: str | None) -> list[str]:

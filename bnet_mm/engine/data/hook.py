@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bnet_mm.engine.data.coco import explain_empty_dataset
+from bnet_mm.engine.data.coco import explain_empty_dataset, explain_text_for_classes
 from bnet_mm.engine.data.samples import find_bad_sample, leaves
 from bnet_mm.errors import InputError
 
@@ -58,11 +58,9 @@ def _check_heads(runner: Runner, metainfo: dict) -> None:
     classes = metainfo.get('classes')
     if classes is None or 'stuff_classes' in metainfo:  # panoptic: each head has its share
         return
-    if isinstance(classes, str):
-        raise InputError(
-            f'metainfo.classes is the text {classes!r}; a single class is written '
-            f"metainfo.classes=('{classes}',)"
-        )
+    text = explain_text_for_classes(classes, 'the training dataset')
+    if text:
+        raise InputError(text)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     for name, module in model.named_modules():
         known = getattr(module, 'num_classes', None)

@@ -87,7 +87,9 @@ def _frames(dataset: dict, words: list[str]) -> str | None:
     numbers = words[1 : 2 + offset]
     if len(words) < 3 + offset:
         return f'{len(words)} entries where a line is {expected}; the label may be missing'
-    if not all(word.isdigit() for word in numbers) or int(numbers[-1]) == 0:
+    if offset and not numbers[0].isdigit():
+        return f'the first frame {numbers[0]!r} is not a number; a line is {expected}'
+    if not numbers[-1].isdigit() or int(numbers[-1]) == 0:
         return f'the number of frames is not a positive integer; a line is {expected}'
     missing = _missing(dataset, 'img', words[0], Path.is_dir)
     if missing:
@@ -141,6 +143,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         lines = path.read_text(encoding='utf-8').splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a text file: {error}') from error
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror}') from error
     if not any(line.strip() for line in lines):
         raise InputError(f'{path} is empty: it should list one sample a line')
     for number, line in enumerate(lines, 1):

@@ -75,16 +75,18 @@ def _wrong_mask(dataset: BaseDataset, sample: dict) -> str | None:
     # mask with a palette into colours.
     steps = [s for s in dataset.pipeline.transforms if 'LoadAnnotations' in type(s).__name__]
     backend = getattr(steps[0], 'imdecode_backend', 'pillow') if steps else 'pillow'
+    opening = path
     try:
         mask = mmcv.imfrombytes(
             get(path, dataset.backend_args), flag='unchanged', backend=backend
         ).squeeze()
+        opening = picture
         with Image.open(picture) as opened:
             size = opened.size
     except FileNotFoundError as error:
         return f'there is no file {error.filename}'
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, AttributeError) as error:
-        return f'{path} or {picture} cannot be read as a picture ({error})'
+        return f'{opening} cannot be read as a picture ({error})'
     if mask.ndim != 2:
         return f'{path} is a colour picture of shape {mask.shape}; a mask has one class id a pixel'
     # Either way round: a photo may be stored turned, with a note for the reader.
@@ -122,6 +124,8 @@ def _wrong_clip(sample: dict, decoding: Compose) -> str | None:
     name = sample.get('filename') or sample['frame_dir']
     try:
         decoding(sample)
+    except ImportError as error:
+        return f'{name} cannot be decoded: a package is missing ({error})'
     except Exception as error:  # each of the decoders has errors of its own
         reason = ' '.join(str(error).split())
         return f'{name} cannot be decoded as a video ({type(error).__name__}: {reason})'

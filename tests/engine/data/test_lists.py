@@ -131,6 +131,31 @@ def test_lines_of_a_list_of_frame_folders(line, sentence, frames):
     assert sentence in str(error.value)
 
 
+def test_lines_of_a_list_with_first_frames(frames):
+    listed = frames / 'ucf101_train_split_1_rawframes.txt'
+    cfg = load_config(FRAMES, {'data_root': str(frames)})
+    cfg.train_dataloader.dataset.with_offset = True
+    for line, sentence in (
+        ('a x 3 0', "the first frame 'x' is not a number; a line is FOLDER FIRST_FRAME"),
+        ('a 0 x 0', 'the number of frames is not a positive integer; a line is FOLDER FIRST'),
+        ('a 3 0', '3 entries where a line is FOLDER FIRST_FRAME FRAMES LABEL'),
+    ):
+        listed.write_text(f'{line}\n')
+        with pytest.raises(InputError, match='line 1') as error:
+            check_data(cfg, ('train',))
+        assert sentence in str(error.value)
+    listed.write_text('a 0 3 0\n')
+    check_data(cfg, ('train',))
+
+
+def test_list_that_is_a_folder(clips):
+    listed = clips / 'ucf101_train_split_1_videos.txt'
+    listed.unlink()
+    listed.mkdir()
+    with pytest.raises(InputError, match=f'{listed.name} cannot be read: Is a directory'):
+        check(VIDEOS, clips)
+
+
 def test_missing_dataset_names_the_command_that_draws_one(tmp_path):
     for config, layout in ((VIDEOS, 'ucf101'), (VOC, 'voc'), (CITYSCAPES, 'cityscapes')):
         with pytest.raises(InputError, match=f'make_demo_data.py {layout} --out data'):

@@ -1,6 +1,7 @@
 """Masks and clips are opened before the first step, and the first wrong one is named."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,13 @@ def test_masks_that_are_none(city):
     mask.crop((0, 0, 40, 30)).save(path)
     assert f'{path} is 40x30 pixels and' in first_problem(dataset)
     path.write_bytes(b'no picture')
-    assert 'cannot be read as a picture' in first_problem(dataset)
+    assert f'{path} cannot be read as a picture' in first_problem(dataset)
+    mask.save(path)
+    picture = Path(dataset.get_data_info(1)['img_path'])
+    whole = picture.read_bytes()
+    picture.write_bytes(b'no picture')
+    assert f'{picture} cannot be read as a picture' in first_problem(dataset)
+    picture.write_bytes(whole)
     path.unlink()
     assert f'there is no file {path}' in first_problem(dataset)
 
@@ -112,6 +119,13 @@ def test_video_that_does_not_decode(left, demo_ucf101, tmp_path):
     sentence = first_problem(build(VIDEOS, data))
     assert str(video) in sentence
     assert 'cannot be decoded as a video' in sentence
+
+
+def test_a_decoder_that_is_missing_is_not_the_videos_fault(demo_ucf101, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'decord', None)  # as if it were not installed
+    sentence = first_problem(build(VIDEOS, demo_ucf101))
+    assert 'cannot be decoded: a package is missing' in sentence
+    assert 'pip install decord' in sentence
 
 
 def test_time_limit_is_kept_and_said(demo_cityscapes):
