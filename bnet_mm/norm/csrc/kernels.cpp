@@ -8,34 +8,47 @@
 #include <cmath>
 #include <vector>
 
+#include "blocks.h"
 #include "layer.h"
 #include "nchw.h"
-#include "nhwc.h"
 
 namespace bnet {
 
 // Enough parts to keep many threads busy, decided by the shape alone.
 constexpr int64_t kParts = 64;
 constexpr int64_t kLeastRows = 16;
+// Columns of a part: few enough that its rows stay in the second cache, and as many as that allows,
+// since memory is fastest in long runs.
+constexpr int64_t kColumns = 320;
+// Contiguous maps with planes of up to so many pixels are worked on in blocks of channels, too.
+constexpr int64_t kSmallPlane = 200;
 
 template <class T>
 struct Parts {
   const Shape s;
-  const int64_t blocks, bands, groups;
+  const int64_t blocks, strips, bands, groups;
 
   explicit Parts(const Shape& shape)
       : s(shape),
         blocks((s.c + kBlock<T> - 1) / kBlock<T>),
-        bands(std::clamp<int64_t>((kParts + s.n * blocks - 1) / std::max<int64_t>(1, s.n * blocks),
-                                  1, std::max<int64_t>(1, s.h / kLeastRows))),
+        strips(std::max<int64_t>(1, (s.w + kColumns / 2) / kColumns)),
+        bands(std::clamp<int64_t>(kParts / std::max<int64_t>(1, s.n * blocks * strips), 1,
+                                  std::max<int64_t>(1, s.h / kLeastRows))),
         groups(std::clamp<int64_t>((kParts + blocks - 1) / blocks, 1,
-                                   std::max<int64_t>(1, s.n * bands))) {}
+                                   std::max<int64_t>(1, units()))) {}
 
-  int64_t units() const { return s.n * bands; }  // of each block of channels
+  int64_t units() const { return s.n * bands * strips; }  // of each block of channels
+  int64_t width() const { return (s.w + strips - 1) / strips; }
 
   Part operator()(int64_t block, int64_t unit) const {
-    const int64_t n = unit / bands, band = unit % bands, channel = block * kBlock<T>;
-    return {n, s.h * band / bands, s.h * (band + 1) / bands, channel,
+    const int64_t strip = unit % strips, band = unit / strips % bands, n = unit / strips / bands;
+    const int64_t channel = block * kBlock<T>;
+    return {n,
+            s.h * band / bands,
+            s.h * (band + 1) / bands,
+            s.w * strip / strips,
+            s.w * (strip + 1) / strips,
+            channel,
             int(std::min<int64_t>(kBlock<T>, s.c - channel))};
   }
 };
@@ -52,7 +65,7 @@ void statistics(const Shape& s, bool channels_last, const S* x, T* mean, T* var,
   std::vector<double> means(groups * s.c), squares(groups * s.c);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t g = 0; g < groups; ++g)
-    statistics_pixels_nhwc<S, T>(s, x, count * g / groups, count * (g + 1) / groups,
+    statistics_pixels<S, T>(s, x, count * g / groups, count * (g + 1) / groups,
                                  &means[g * s.c], &squares[g * s.c]);
   for (int64_t g = 1; g < groups; ++g) {
     const double before = double(count * g / groups), total = double(count * (g + 1) / groups);
@@ -69,20 +82,27 @@ void statistics(const Shape& s, bool channels_last, const S* x, T* mean, T* var,
   }
 }
 
+bool in_blocks(const Shape& s, bool channels_last) {
+  return channels_last || s.pixels() <= kSmallPlane;
+}
+
+template <int K, bool channels_last, class S, class T>
+void forward_blocks(const Shape& s, const Forward<S, T>& f, int threads) {
+  const Parts<T> parts(s);
+  const int64_t count = parts.blocks * parts.units();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    BlockRing<channels_last, S, T> ring(s, parts.width());
+#pragma omp for schedule(dynamic)
+    for (int64_t p = 0; p < count; ++p)
+      forward_part<K>(s, f, parts(p % parts.blocks, p / parts.blocks), ring);
+  }
+}
+
 template <int K, class S, class T>
 void forward(const Shape& s, bool channels_last, const Forward<S, T>& f, int threads) {
-  if (channels_last) {
-    const Parts<T> parts(s);
-    const int64_t count = parts.blocks * parts.units();
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-      BlockRing<S, T> ring(s);
-#pragma omp for schedule(dynamic)
-      for (int64_t p = 0; p < count; ++p)
-        forward_part_nhwc<K>(s, f, parts(p % parts.blocks, p / parts.blocks), ring);
-    }
-    return;
-  }
+  if (channels_last) return forward_blocks<K, true>(s, f, threads);
+  if (in_blocks(s, false)) return forward_blocks<K, false>(s, f, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     RowRing<S, T> ring(s);
@@ -95,10 +115,10 @@ void forward(const Shape& s, bool channels_last, const Forward<S, T>& f, int thr
 template <int K, class S, class T>
 void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f, T* mean, T* var,
                       T* rstd, double eps, int threads) {
-  if (channels_last) {
-    statistics<S, T>(s, true, f.x, mean, var, threads);
+  if (in_blocks(s, channels_last)) {
+    statistics<S, T>(s, channels_last, f.x, mean, var, threads);
     for (int64_t c = 0; c < s.c; ++c) rstd[c] = T(1 / std::sqrt(double(var[c]) + eps));
-    forward<K>(s, true, f, threads);
+    forward<K>(s, channels_last, f, threads);
     return;
   }
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -113,8 +133,8 @@ void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f
   }
 }
 
-template <int K, class S, class T>
-void reduce_nhwc(const Shape& s, const Backward<S, T>& b, int threads) {
+template <int K, bool channels_last, class S, class T>
+void reduce_blocks(const Shape& s, const Backward<S, T>& b, int threads) {
   constexpr int block = kBlock<T>;
   const Parts<T> parts(s);
   const int64_t count = parts.blocks * parts.groups, units = parts.units();
@@ -122,12 +142,12 @@ void reduce_nhwc(const Shape& s, const Backward<S, T>& b, int threads) {
   std::vector<BlockSums<T>> sums(count, BlockSums<T>(s.k));
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    BlockRing<S, T> ring(s);
+    BlockRing<channels_last, S, T> ring(s, parts.width());
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < count; ++p) {
       const int64_t g = p / parts.blocks;
       for (int64_t u = units * g / parts.groups; u < units * (g + 1) / parts.groups; ++u)
-        reduce_part_nhwc<K>(s, b, parts(p % parts.blocks, u), ring, sums[p]);
+        reduce_part<K>(s, b, parts(p % parts.blocks, u), ring, sums[p]);
     }
   }
   for (int64_t c = 0; c < s.c; ++c) {
@@ -163,31 +183,35 @@ void means_of_gradient(const Shape& s, const Backward<S, T>& b, int64_t c, T* of
 
 enum Passes { kReduce = 1, kInput = 2, kFrozen = 4 };
 
+template <int K, bool channels_last, class S, class T>
+void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) {
+  const bool frozen = passes & kFrozen;
+  if (passes & kReduce) reduce_blocks<K, channels_last>(s, b, threads);
+  if (!(passes & kInput)) return;
+  std::vector<T> of_grad, of_product;
+  if ((passes & kReduce) && !frozen) {
+    of_grad.resize(s.c);
+    of_product.resize(s.c);
+    for (int64_t c = 0; c < s.c; ++c) means_of_gradient(s, b, c, &of_grad[c], &of_product[c]);
+    b.of_grad = of_grad.data();
+    b.of_product = of_product.data();
+  }
+  const Parts<T> parts(s);
+  const int64_t count = parts.blocks * parts.units();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    BlockRing<channels_last, S, T> ring(s, parts.width());
+#pragma omp for schedule(dynamic)
+    for (int64_t p = 0; p < count; ++p)
+      input_part<K>(s, b, parts(p % parts.blocks, p / parts.blocks), ring, frozen);
+  }
+}
+
 template <int K, class S, class T>
 void backward(const Shape& s, bool channels_last, Backward<S, T> b, int passes, int threads) {
+  if (channels_last) return backward_blocks<K, true>(s, b, passes, threads);
+  if (in_blocks(s, false)) return backward_blocks<K, false>(s, b, passes, threads);
   const bool frozen = passes & kFrozen, both = (passes & kReduce) && (passes & kInput);
-  if (channels_last) {
-    if (passes & kReduce) reduce_nhwc<K>(s, b, threads);
-    if (!(passes & kInput)) return;
-    std::vector<T> of_grad, of_product;
-    if (both && !frozen) {
-      of_grad.resize(s.c);
-      of_product.resize(s.c);
-      for (int64_t c = 0; c < s.c; ++c) means_of_gradient(s, b, c, &of_grad[c], &of_product[c]);
-      b.of_grad = of_grad.data();
-      b.of_product = of_product.data();
-    }
-    const Parts<T> parts(s);
-    const int64_t count = parts.blocks * parts.units();
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-      BlockRing<S, T> ring(s);
-#pragma omp for schedule(dynamic)
-      for (int64_t p = 0; p < count; ++p)
-        input_part_nhwc<K>(s, b, parts(p % parts.blocks, p / parts.blocks), ring, frozen);
-    }
-    return;
-  }
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     RowRing<S, T> ring(s);

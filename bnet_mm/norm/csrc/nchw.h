@@ -86,28 +86,6 @@ inline void convolve_row(const Shape& s, const Ring& ring, const T* weight, T st
   }
 }
 
-template <class S, class T>
-inline void write(S* to, Vec<T> v, int numbers) {
-  T values[kLanes<T>];
-  store(values, v);
-  if (numbers == kLanes<T>) {
-    for (int i = 0; i < kLanes<T>; ++i) from_number(values[i], to + i);
-  } else {
-    for (int i = 0; i < numbers; ++i) from_number(values[i], to + i);
-  }
-}
-
-template <class S, class T>
-inline Vec<T> read(const S* from, int numbers) {
-  T values[kLanes<T>] = {};
-  if (numbers == kLanes<T>) {
-    for (int i = 0; i < kLanes<T>; ++i) values[i] = to_number(from[i]);
-  } else {
-    for (int i = 0; i < numbers; ++i) values[i] = to_number(from[i]);
-  }
-  return load(values);
-}
-
 template <int K, class S, class T>
 void forward_channel_nchw(const Shape& s, const Forward<S, T>& f, int64_t c, RowRing<S, T>& ring) {
   const T mean = f.mean ? f.mean[c] : T(0), rstd = f.rstd ? f.rstd[c] : T(1);

@@ -46,9 +46,11 @@ inline Vec<T> broadcast(T value) {
 
 template <class T>
 inline double sum(Vec<T> v) {
-  double total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += v[i];
-  return total;
+  T numbers[kLanes<T>];
+  store(numbers, v);
+  for (int half = kLanes<T> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) numbers[i] += numbers[i + half];
+  return numbers[0];
 }
 
 inline int64_t round_up(int64_t size, int64_t multiple) {
@@ -82,6 +84,29 @@ using Half = _Float16;
 inline float to_number(Half value) { return float(value); }
 inline void from_number(float number, Half* to) { *to = Half(number); }
 #endif
+
+// Up to a vector of contiguous numbers, to where they are stored and from there.
+template <class S, class T>
+inline void write(S* to, Vec<T> v, int numbers) {
+  T values[kLanes<T>];
+  store(values, v);
+  if (numbers == kLanes<T>) {
+    for (int i = 0; i < kLanes<T>; ++i) from_number(values[i], to + i);
+  } else {
+    for (int i = 0; i < numbers; ++i) from_number(values[i], to + i);
+  }
+}
+
+template <class S, class T>
+inline Vec<T> read(const S* from, int numbers) {
+  T values[kLanes<T>] = {};
+  if (numbers == kLanes<T>) {
+    for (int i = 0; i < kLanes<T>; ++i) values[i] = to_number(from[i]);
+  } else {
+    for (int i = 0; i < numbers; ++i) values[i] = to_number(from[i]);
+  }
+  return load(values);
+}
 
 // What a storage type is computed in.
 template <class S>
