@@ -156,6 +156,46 @@ def apply(
     return y
 
 
+def training(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the output with the batch's own statistics, and these: mean, biased var, rstd.
+
+    Args:
+        x: `(N, C, H, W)`.
+        weight, bias: the kernel `(C, 1, k, k)` and its bias `(C,)`.
+        eps: added to the variance.
+        dilation: distance between neighbouring taps.
+    """
+    mean, var = statistics(x)
+    rstd = (var + eps).rsqrt()
+    return apply(x, weight, bias, mean, rstd, dilation), mean, var, rstd
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    dilation: int,
+    frozen: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the gradients of the map, the kernel and the bias, the latter two in fp32.
+
+    The two sums that the statistics' gradient needs come with the kernel's: the sum of the
+    normalized map's gradient, and `<weight, grad_weight>` for that of its product with the map.
+    """
+    grad_weight, grad_bias, sum_of_grad = backward_reduce(grad, x, weight, mean, rstd, dilation)
+    means = None, None
+    if not frozen:
+        count = x.numel() // x.shape[1]
+        product = (weight.float() * grad_weight).sum((1, 2, 3))
+        means = sum_of_grad / count, product / count
+    grad_x = backward_input(grad, x, weight, mean, rstd, *means, dilation)
+    return grad_x, grad_weight, grad_bias
+
+
 def backward_reduce(
     g: Tensor,
     x: Tensor,

@@ -84,7 +84,12 @@ def test_command_line(tmp_path):
 
 def test_inference_before_and_after_deployment():
     result = run(
-        *('--only', 'inference', '--config', 'configs/pspnet_r50_bnet3_d8_512x1024_40k_cityscapes.py'),
+        *(
+            '--only',
+            'inference',
+            '--config',
+            'configs/pspnet_r50_bnet3_d8_512x1024_40k_cityscapes.py',
+        ),
         *('--shape', '64', '64', '--k', '3', '--rounds', '1', '--formats', 'channels_last'),
         '--markdown',
     )

@@ -1,0 +1,107 @@
+"""From a config and a checkpoint to the file of a folded model."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS
+from torch import Tensor, nn
+
+from bnet_mm.analysis import dataless
+from bnet_mm.checkpoint import check_target, contents_of, read_checkpoint
+from bnet_mm.checkpoint.matching import match_checkpoint
+from bnet_mm.deploy.fusing import fuse
+from bnet_mm.deploy.sample import read_picture
+from bnet_mm.deploy.storage import save
+from bnet_mm.deploy.structure import Fusion
+from bnet_mm.engine.inputs import LIBRARIES, check_library, check_norms, config_errors
+from bnet_mm.errors import InputError
+
+
+def deploy(
+    cfg: Config,
+    checkpoint: str | Path,
+    out: str | Path,
+    shape: tuple[int, int] | None = None,
+    image: str | Path | None = None,
+    device: str = 'cpu',
+    force: bool = False,
+) -> Fusion:
+    """Folds the model of `cfg` with the weights of `checkpoint` and writes it to `out`.
+
+    Args:
+        cfg: a whole config.
+        checkpoint: the trained weights.
+        out: a `.pth`, `.pt` or `.safetensors` file.
+        shape: height and width of the pictures that it is checked on.
+        image: a picture to check it on, beside random values.
+        device: where it is checked.
+        force: whether `out` may be replaced.
+
+    Returns:
+        What was folded, what was not, and why.
+
+    Raises:
+        InputError: something of this cannot be used, the checkpoint is not the config's, or the
+            folded model would not be equal to the trained one.
+    """
+    out = check_target(out, force)
+    scope = cfg.get('default_scope')
+    if scope not in LIBRARIES:
+        raise InputError(f'the config is of no OpenMMLab library: default_scope is {scope!r}')
+    if not cfg.get('model'):
+        raise InputError('the config has no model')
+    check_library(scope)
+    check_norms(cfg.model)
+    contents = contents_of(read_checkpoint(checkpoint))
+    with config_errors():
+        model = revert_sync_batchnorm(dataless.build(cfg, 'cpu'))
+    _load(model, contents.state, checkpoint)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f'device {device} cannot be used: {error}') from error
+    model.cfg, model.dataset_meta = cfg, _dataset_meta(cfg, contents.meta)
+    picture = None if image is None else read_picture(image, model, shape)
+    fused = fuse(model, picture, shape)
+    save(fused, out, force)
+    return fused.fusion
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    state = dict(match_checkpoint(model, state))
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise InputError(
+            f'checkpoint {path} is not of this config: {str(error).splitlines()[-1].strip()}'
+        ) from error
+    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
+    for names, what in ((missing, 'lacks'), (unexpected, 'has, and the model has not,')):
+        if names:
+            raise InputError(
+                f'checkpoint {path} is not of this config: it {what} {len(names)} tensors, '
+                f'{names[0]} for one'
+            )
+
+
+def _dataset_meta(cfg: Config, meta: dict) -> dict | None:
+    """Returns names and colours of the classes: the checkpoint's, or those of the test dataset."""
+    found = meta.get('dataset_meta') or ({'classes': meta['CLASSES']} if 'CLASSES' in meta else {})
+    if not found:
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+        kind = None
+        if isinstance(dataset.get('type'), str):
+            with DATASETS.switch_scope_and_registry(cfg.default_scope) as datasets:
+                try:
+                    kind = datasets.get(dataset['type'])
+                except RuntimeError as error:
+                    raise InputError(f'test_dataloader.dataset: {error}') from error
+        found = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    if not found:
+        return None
+    found = {str(key).lower(): value for key, value in found.items()}
+    if cfg.default_scope == 'mmdet':
+        found.setdefault('palette', 'random')
+    return found

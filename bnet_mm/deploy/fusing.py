@@ -1,0 +1,269 @@
+"""Folds the norms of a trained model into its convolutions, exactly, and proves it on the spot."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnet_mm.deploy.blocks import ResidualBlock
+from bnet_mm.deploy.recording import Recording, record, tensors_in
+from bnet_mm.deploy.sample import Run, runs_on, weight_of
+from bnet_mm.deploy.structure import (
+    Fusion,
+    Taps,
+    fix_norms,
+    folded_tensors,
+    remains_of,
+    replace,
+    set_tensors,
+    statistics_of,
+)
+from bnet_mm.errors import InputError
+from bnet_mm.norm import EnhancedNorm
+from bnet_mm.placement import LETTERS, block_kind, norm_after_conv
+
+# Of outputs in float64, relative to an output's largest value.
+TOLERANCE = 1e-9
+# Of one piece in float64: twice the rounding of its weights to their own type, and that of the sums
+# of the comparison itself, which counts where the weights are float64.
+ROUNDINGS, SUMS = 2, 1e-12
+TF32_EPS = 2.0**-10
+
+
+def fuse(
+    model: nn.Module, inputs: object = None, shape: tuple[int, int] | None = None
+) -> nn.Module:
+    """Returns a copy of `model` for inference, with its batch norms folded into convolutions.
+
+    The model is run, and every operator of the run recorded. A norm is folded into the
+    convolution before it if all that this convolution ever gives goes into this norm alone; scale
+    and shift of a batch norm go along. Of a BNET, the kernel and its bias remain, behind the
+    convolution. In the residual blocks of torchvision, timm and OpenMMLab that end in BNET, the
+    kernel, the addition and the ReLU become one call. Everything else stays as it was, and
+    `fused.fusion` (a `Fusion`) says what and why.
+
+    Two checks, both in float64: every convolution on what it was called with and on random maps,
+    where its own norm may differ by the rounding of the new weights and no more; and all outputs of
+    the runs, where the exact weights may differ by 1e-9 of the largest value. A model that cannot
+    be run in float64 is compared in its own type.
+
+    Args:
+        model: a trained model; it is left as it is. It needs three times its memory.
+        inputs: what it is run on: None for a random picture (which OpenMMLab's models and
+            networks of one picture take); a tensor `(N, C, H, W)` or a tuple of tensors, its
+            arguments, for these and for random ones; or a function that runs the model it is given
+            and returns its outputs. That model is in float64.
+        shape: height and width of the random picture.
+
+    Returns:
+        The folded copy, in evaluation mode. What is folded already comes back as a copy.
+
+    Raises:
+        InputError: the model cannot be copied or run on these inputs, or the folded one would not
+            be equal to it.
+    """
+    try:
+        fused = deepcopy(model)
+        fused.eval()  # which returns nothing in mmdet's backbones
+        precise = deepcopy(fused).double()
+    except RuntimeError as error:
+        raise InputError(f'{type(model).__name__} cannot be copied: {error}') from error
+    if isinstance(getattr(model, 'fusion', None), Fusion):
+        return fused
+    runs = runs_on(model, inputs, shape)
+    try:
+        with _default_type(torch.float64):
+            recording = record(precise, runs)
+    except InputError:
+        raise
+    except Exception:
+        # Whatever a model, or a compiled operator in it, says of a type that it has not.
+        precise = deepcopy(fused)
+        recording = _record_in_own_type(precise, runs)
+    if not recording.outputs:
+        raise InputError(f'{type(model).__name__} gave no tensors that could be compared')
+    fusion = Fusion(left=recording.left)
+    _fold(fused, precise, recording, fusion)
+    _join_ends(fused, precise, recording, fusion)
+    fix_norms(fused)
+    fix_norms(precise)
+    fusion.difference = _compare(precise, runs, recording.outputs)
+    _try_out(fused, runs, recording.outputs)
+    fused.fusion = fusion
+    return fused
+
+
+def _record_in_own_type(model: nn.Module, runs: list[Run]) -> Recording:
+    try:
+        return record(model, runs)
+    except InputError:
+        raise
+    except Exception as error:
+        # A model may fail in any way on what it was not made for.
+        reason = str(error).strip().split('\n')[0][:200]
+        raise InputError(
+            f'{type(model).__name__} cannot be run on these inputs ({type(error).__name__}: '
+            f'{reason}): give fuse() inputs that it takes, or another shape'
+        ) from error
+
+
+@contextmanager
+def _default_type(dtype: torch.dtype) -> Iterator[None]:
+    """Lets what a model makes itself, positions for one, have the type of its weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _fold(fused: nn.Module, precise: nn.Module, recording: Recording, fusion: Fusion) -> None:
+    """Folds in both models what can be folded, and moves the rest to what is left."""
+    for name, convs in recording.sources.items():
+        norm, exact = fused.get_submodule(name), precise.get_submodule(name)
+        pieces = [(fused.get_submodule(c), precise.get_submodule(c), c) for c in convs]
+        tensors = [folded_tensors(conv, norm) for conv, _, _ in pieces]
+        problems = [
+            _piece_problem(conv, trained, exact, *folded, recording.inputs[c])
+            for (conv, trained, c), folded in zip(pieces, tensors, strict=True)
+        ]
+        problem = next(filter(None, problems), None)
+        if problem:
+            fusion.left[name] = problem
+            continue
+        for (conv, trained, _), folded in zip(pieces, tensors, strict=True):
+            set_tensors(conv, *folded)
+            set_tensors(trained, *folded)
+        replace(fused, norm, remains_of(norm))
+        replace(precise, exact, remains_of(exact))
+        fusion.folded[name] = convs
+        if isinstance(norm, EnhancedNorm):
+            fusion.taps[name] = norm.k
+
+
+def _piece_problem(
+    conv: nn.Conv2d,
+    trained: nn.Conv2d,
+    norm: nn.Module,
+    weight: Tensor,
+    bias: Tensor,
+    input: Tensor,
+) -> str | None:
+    """Returns why this convolution, with its new weights rounded, is not itself and its norm."""
+    candidate = deepcopy(conv)
+    set_tensors(candidate, weight, bias)
+    if not (candidate.weight.isfinite().all() and candidate.bias.isfinite().all()):
+        return f'folded, its values do not fit {conv.weight.dtype}'
+    unit = ROUNDINGS * torch.finfo(conv.weight.dtype).eps + SUMS
+    # How much each output can change where weights are rounded: as much as the sum of magnitudes.
+    sizes = deepcopy(candidate).double()
+    with torch.no_grad():
+        sizes.weight.abs_()
+        sizes.bias.abs_()
+        random = torch.Generator().manual_seed(0)
+        others = torch.randn(input.shape, generator=random, dtype=torch.float64).to(input.device)
+        candidate, trained = candidate.double(), deepcopy(trained).double()
+        for x in (input.double(), others):
+            difference = (candidate(x) - _normalized(trained(x), norm)).abs()
+            if not (difference <= unit * sizes(x.abs())).all():
+                return 'its convolution computes more than it seems to'
+    return None
+
+
+def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
+    s = statistics_of(norm)
+    tensors = (s.running_mean, s.running_var, s.weight, s.bias)
+    return F.batch_norm(x, *(t if t is None else t.to(x) for t in tensors), False, 0.0, s.eps)
+
+
+def _join_ends(fused: nn.Module, precise: nn.Module, recording: Recording, fusion: Fusion) -> None:
+    """Joins, in both models, the ends of the residual blocks that end in BNET."""
+    for name, block in list(precise.named_modules()):
+        kind = block_kind(block)
+        if kind is None:
+            continue
+        norm = norm_after_conv(block, max(LETTERS[kind].values()))[1]
+        if not isinstance(norm, (EnhancedNorm, Taps)):
+            continue
+        joined = ResidualBlock.of(block, Taps)
+        other = ResidualBlock.of(fused.get_submodule(name), Taps)
+        problem = next((j for j in (joined, other) if isinstance(j, str)), None)
+        input = recording.inputs.get(name)
+        if problem is None and (input is None or name == ''):
+            problem = 'it was not used on the sample input' if name else 'it is the whole model'
+        if problem is None:
+            with torch.no_grad():
+                # Both may write into what they are given.
+                expected, got = block(input.clone()), joined(input.clone())
+            if not _difference(got, expected) <= _tolerance(precise):
+                problem = 'it computes something else than its kind of block'
+        if problem:
+            fusion.apart[name] = problem
+            continue
+        replace(precise, block, joined)
+        replace(fused, fused.get_submodule(name), other)
+        fusion.ends.append(name)
+
+
+def _compare(precise: nn.Module, runs: list[Run], expected: list[Tensor]) -> float:
+    """Returns how far the folded model's outputs are from the trained one's, both unrounded."""
+    exact = weight_of(precise).dtype == torch.float64
+    with torch.no_grad(), _default_type(torch.float64 if exact else torch.get_default_dtype()):
+        outputs = [t for run in runs for t in tensors_in(run(precise))]
+    worst = _largest_difference(outputs, expected)
+    if not worst <= _tolerance(precise):
+        raise InputError(
+            f'{type(precise).__name__} would not stay equal when folded: an output differs by '
+            f'{worst:.1e} of its largest value, so it uses its convolutions or norms in a way that '
+            f'a run does not show, or it never gives the same twice; nothing was changed'
+        )
+    return worst
+
+
+def _try_out(fused: nn.Module, runs: list[Run], expected: list[Tensor]) -> None:
+    """Runs what is handed out, in its own type, against the outputs in float64."""
+    dtype = weight_of(fused).dtype
+    try:
+        with torch.no_grad():
+            outputs = [t for run in runs for t in tensors_in(run(fused))]
+    except Exception as error:
+        # As in _record_in_own_type; a CPU may lack an operator for half precision.
+        reason = str(error).strip().split('\n')[0][:200]
+        raise InputError(f'{type(fused).__name__} cannot be run in {dtype}: {reason}') from error
+    worst = _largest_difference(outputs, expected)
+    if not worst <= _tolerance(fused):
+        raise InputError(
+            f'{type(fused).__name__} would not stay equal when folded: in {dtype} an output '
+            f'differs by {worst:.1e} of its largest value; nothing was changed'
+        )
+
+
+def _largest_difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    if len(outputs) != len(expected):
+        return float('inf')
+    differences = [_difference(a, b) for a, b in zip(outputs, expected, strict=True)]
+    # Not max(): it passes over NaN.
+    return torch.tensor(differences, dtype=torch.float64).max().item()
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    if got.shape != expected.shape:
+        return float('inf')
+    if not expected.numel():
+        return 0.0
+    got, expected = got.double(), expected.double()
+    scale = expected.abs().max().item()
+    return (got - expected).abs().max().item() / (scale or 1.0)
+
+
+def _tolerance(model: nn.Module) -> float:
+    weight = weight_of(model)
+    if weight.dtype == torch.float64:
+        return TOLERANCE
+    eps = torch.finfo(weight.dtype).eps
+    # Convolutions of float32 on a GPU are of TF32 unless told otherwise.
+    return max(eps, TF32_EPS if weight.is_cuda else 0.0) ** 0.5

@@ -1,0 +1,210 @@
+"""What a folded model is made of, and the description by which the same is built again."""
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnet_mm.deploy.blocks import ResidualBlock
+from bnet_mm.errors import InputError
+from bnet_mm.norm import DepthwiseTransform, EnhancedNorm
+from bnet_mm.norm.depthwise import depthwise_transform
+
+
+@dataclass
+class Fusion:
+    """What was done to a model, in names and plain values.
+
+    Attributes:
+        folded: name of each norm that is gone -> names of the convolutions that took it in (several
+            where one norm stood after several convolutions).
+        taps: those of them that were BNET, whose kernels remain, and k.
+        ends: names of the residual blocks whose kernels, addition and ReLU are one call.
+        left: name of each batch norm or BNET that stayed -> why.
+        apart: name of each residual block that ends in BNET and stayed as it was -> why.
+        difference: largest difference of an output from the trained model's, both in float64,
+            relative to the largest value of that output; a model that cannot be run in float64 is
+            compared in its own type.
+    """
+
+    folded: dict[str, list[str]] = field(default_factory=dict)
+    taps: dict[str, int] = field(default_factory=dict)
+    ends: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
+    difference: float = 0.0
+
+
+class Taps(DepthwiseTransform):
+    """The kernel of a BNET whose normalization is in the convolution before it.
+
+    Shape:
+        weight `(C, 1, k, k)`, bias `(C,)`; input and output `(N, C, H, W)`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return depthwise_transform(input, self.weight, self.bias, self.dilation[0])
+
+
+class FixedNorm(nn.Module):
+    """A batch norm in evaluation mode, to the bit, that nothing takes for a batch norm.
+
+    One that stays in a folded model must not be found by `mmcv.cnn.fuse_conv_bn`, which goes by the
+    order of children: with the norm in between gone, it would fold this one into a convolution
+    that it does not follow.
+
+    Shape:
+        input and output `(N, C, ...)`.
+    """
+
+    def __init__(self, norm: _BatchNorm):
+        super().__init__()
+        self.eps = norm.eps
+        self.register_parameter('weight', norm.weight)
+        self.register_parameter('bias', norm.bias)
+        self.register_buffer('running_mean', norm.running_mean)
+        self.register_buffer('running_var', norm.running_var)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+def statistics_of(norm: nn.Module) -> nn.Module:
+    """Returns the module with the statistics: a BNET's `norm`, or a batch norm itself."""
+    return norm.norm if isinstance(norm, EnhancedNorm) else norm
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Tells whether a module is a batch norm over maps, or a BNET."""
+    return isinstance(module, EnhancedNorm) or _is_batch_norm_2d(module)
+
+
+def norms_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the batch norms over maps and the BNETs of `model` by name, each module once."""
+    inside = {id(m.norm) for m in model.modules() if isinstance(m, EnhancedNorm)}
+    return {n: m for n, m in model.named_modules() if is_norm(m) and id(m) not in inside}
+
+
+def unfit(norm: nn.Module) -> str | None:
+    """Returns why a norm can be folded into nothing, or None."""
+    statistics = statistics_of(norm)
+    if isinstance(norm, EnhancedNorm) and type(norm).forward is not EnhancedNorm.forward:
+        return f'{type(norm).__name__} computes something of its own'
+    if not _is_batch_norm_2d(statistics):
+        return f'its normalization is {type(statistics).__name__}'
+    if statistics.running_mean is None or statistics.running_var is None:
+        return 'it has no running statistics'
+    if is_watched(norm) or is_watched(statistics):
+        return 'it has hooks'
+    return None
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Tells whether more hangs on a module's call: hooks, another forward, parametrizations."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or 'forward' in vars(module)
+        or 'parametrizations' in module._modules
+    )
+
+
+def folded_tensors(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Returns weight and bias, in float64, that give `conv` the normalization of `norm` as well.
+
+    Scale and shift of a plain batch norm go in, too; the kernel of a BNET does not: it pads the
+    normalized map with zeros, where the convolution's own map has none.
+    """
+    statistics = statistics_of(norm)
+    scale = (statistics.running_var.double() + statistics.eps).rsqrt()
+    shift = -statistics.running_mean.double() * scale
+    if statistics.weight is not None:
+        scale, shift = scale * statistics.weight.double(), shift * statistics.weight.double()
+    if statistics.bias is not None:
+        shift = shift + statistics.bias.double()
+    if conv.bias is not None:
+        shift = shift + conv.bias.double() * scale
+    return conv.weight.double() * scale.view(-1, 1, 1, 1), shift
+
+
+def set_tensors(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Gives `conv` this weight and bias, in the type and with the `requires_grad` of its own."""
+    old = conv.weight
+    conv.weight = nn.Parameter(weight.detach().to(old.dtype), requires_grad=old.requires_grad)
+    conv.bias = nn.Parameter(bias.detach().to(old.dtype), requires_grad=old.requires_grad)
+
+
+def remains_of(norm: nn.Module) -> nn.Module:
+    """Returns what stands in the place of a folded norm: the kernel of a BNET, or nothing."""
+    if not isinstance(norm, EnhancedNorm):
+        return nn.Identity()
+    weight = norm.dw.weight
+    taps = Taps(norm.num_features, norm.k, norm.dilation, device=weight.device, dtype=weight.dtype)
+    taps.weight, taps.bias = norm.dw.weight, norm.dw.bias
+    return taps.train(norm.training)
+
+
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts `new` into every place that `old` has below `model`."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
+
+
+def fix_norms(model: nn.Module) -> None:
+    """Turns the batch norms that stay, of any dimension, into `FixedNorm`; BNET keeps its own.
+
+    A norm with hooks keeps them, and stays a batch norm.
+    """
+    inside = {id(m.norm) for m in model.modules() if isinstance(m, EnhancedNorm)}
+    for module in list(model.modules()):
+        plain = _is_batch_norm_2d(module) or type(module) in (nn.BatchNorm1d, nn.BatchNorm3d)
+        if (
+            plain
+            and id(module) not in inside
+            and module.running_mean is not None
+            and not is_watched(module)
+        ):
+            replace(model, module, FixedNorm(module).eval())
+
+
+def restructure(model: nn.Module, fusion: Fusion) -> None:
+    """Gives a newly built model the modules of a folded one, which then takes its tensors.
+
+    Raises:
+        InputError: the description does not fit the model.
+    """
+    for name, convs in fusion.folded.items():
+        norm = _submodule(model, name)
+        if not is_norm(norm):
+            raise InputError(f'{name} is no batch norm and no BNET of this model')
+        for conv in (_submodule(model, conv) for conv in convs):
+            if not isinstance(conv, nn.Conv2d) or conv.out_channels != norm.num_features:
+                raise InputError(f'{name} cannot have been folded into {", ".join(convs)}')
+            set_tensors(conv, conv.weight, conv.weight.new_zeros(conv.out_channels))
+        replace(model, norm, remains_of(norm))
+    for name in fusion.ends:
+        block = _submodule(model, name)
+        joined = ResidualBlock.of(block, Taps)
+        if isinstance(joined, str):
+            raise InputError(f'the end of {name} cannot have been joined: {joined}')
+        replace(model, block, joined)
+    fix_norms(model)
+
+
+def _is_batch_norm_2d(module: nn.Module) -> bool:
+    # Exact types, as in bnet_mm.placement: a subclass may do more than normalize. mmengine's own,
+    # known by name, only differs in how it checks the input.
+    by_name = type(module).__name__ in ('SyncBatchNorm', '_BatchNormXd')
+    return type(module) is nn.BatchNorm2d or (by_name and isinstance(module, _BatchNorm))
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(f'the model has no {name}') from error
