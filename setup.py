@@ -1,6 +1,7 @@
 """Package metadata, and the `configs` and `tools` that OpenMIM looks for in a package."""
 
 import copy
+import os
 import platform
 import re
 import shutil
@@ -36,14 +37,16 @@ EXTRAS['dev'] = ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'timm', *EXTRAS
 
 
 # The CPU kernels, once for each instruction set; bnet_mm/norm/cpu.py loads the best that runs. No
-# header of torch or Python is used, so one build fits every version of both.
-INSTRUCTION_SETS = {'_cpu': []}
-if platform.machine().lower() in ('x86_64', 'amd64'):
-    INSTRUCTION_SETS['_cpu_avx2'] = ['-mavx2', '-mfma', '-mf16c']
-    INSTRUCTION_SETS['_cpu_avx512'] = [
-        *INSTRUCTION_SETS['_cpu_avx2'],
-        *(f'-mavx512{part}' for part in ('f', 'bw', 'dq', 'vl', 'cd')),
-    ]
+# header of torch or Python is used, so one build fits every version of both. BNET_KERNELS=0 leaves
+# them out.
+AVX2 = ['-mavx2', '-mfma', '-mf16c']
+AVX512 = [*AVX2, *(f'-mavx512{part}' for part in ('f', 'bw', 'dq', 'vl', 'cd'))]
+if os.environ.get('BNET_KERNELS') == '0':
+    INSTRUCTION_SETS = {}
+elif platform.machine().lower() in ('x86_64', 'amd64'):
+    INSTRUCTION_SETS = {'_cpu_avx2': AVX2, '_cpu_avx512': AVX512}
+else:
+    INSTRUCTION_SETS = {'_cpu': []}
 CSRC = 'bnet_mm/norm/csrc'
 KERNELS = [
     Extension(

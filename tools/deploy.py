@@ -15,6 +15,7 @@ from bnet_mm.engine.command_line import (
     add_config_options,
     exit_on_input_error,
     parse_arguments,
+    positive,
 )
 from bnet_mm.engine.config import load_config
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='its trained weights')
     parser.add_argument('out', help='.pth, .pt or .safetensors file')
     parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('H', 'W'), help='size of what it is checked on'
+        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='size of what it is checked on'
     )
     parser.add_argument('--image', help='a picture to check it on, beside random values')
     parser.add_argument('--device', default='cpu', help='where it is checked (default: cpu)')

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# As torch.backends.cpu.get_cpu_capability() calls the instruction sets, best first.
+# As torch.backends.cpu.get_cpu_capability() calls the instruction sets, best first; the last is for
+# processors that are not x86.
 LIBRARIES = {'AVX512': '_cpu_avx512', 'AVX2': '_cpu_avx2', 'DEFAULT': '_cpu'}
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _REDUCE, _INPUT, _FROZEN = 1, 2, 4

@@ -5,9 +5,12 @@ are `(N, C, H, W)`, kernels `(C, 1, k, k)`, everything else `(C,)`. Sums are tak
 float64 maps in float64.
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.amp import is_autocast_available
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +121,8 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) ->
     weight = weight.to(x.dtype)
     bias = bias if bias is None else bias.to(x.dtype)
     padding = dilation * (weight.shape[-1] // 2)
-    with torch.autocast(x.device.type, enabled=False):
+    device = x.device.type
+    with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
         return F.conv2d(x, weight, bias, 1, padding, dilation, weight.shape[0])
 
 
