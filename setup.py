@@ -52,7 +52,7 @@ KERNELS = [
     Extension(
         f'bnet_mm.norm.{name}',
         sources=[f'{CSRC}/kernels.cpp'],
-        depends=[f'{CSRC}/{header}.h' for header in ('blocks', 'layer', 'nchw', 'vectors')],
+        depends=[f'{CSRC}/{header}.h' for header in ('blocks', 'layer', 'planes', 'vectors')],
         extra_compile_args=['-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden', *flags],
         extra_link_args=['-fopenmp'],
         language='c++',

@@ -1,13 +1,11 @@
 // One block of channels of a part of a map: vectors run along the channels.
 //
-// For channels_last maps, and for contiguous ones whose rows are shorter than a vector. The block
-// goes through a ring of converted, normalized and padded rows, in which its channels lie
-// side by side, pixel by pixel: read in place, pixels that are a power of two apart would throw each
-// other out of the cache.
+// For channels_last maps. The block goes through a ring of converted, normalized and padded rows,
+// in which its channels lie side by side, pixel by pixel: read in place, pixels that are a power of
+// two apart would throw each other out of the cache.
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "layer.h"
@@ -25,6 +23,10 @@ constexpr int kBlockVectors = kBlock<T> / kLanes<T>;
 // Neighbouring pixels whose sums are kept in registers.
 constexpr int kPixels = 8;
 
+// Pixels ahead of the one that is read, for which memory is asked: a pixel's neighbours are too far
+// away for the processor to guess.
+constexpr int kAhead = 16;
+
 // A part of the work: `channels` channels from `channel` on, rows [top, bottom) and columns
 // [left, right) of map n.
 struct Part {
@@ -32,48 +34,9 @@ struct Part {
   int channels;
 };
 
-// Where a map's numbers are: channels_last ones side by side, contiguous ones a plane apart.
-template <bool channels_last>
-struct Layout {
-  const Shape s;
-  int64_t at(int64_t n, int64_t row, int64_t column, int64_t channel) const {
-    const int64_t pixel = row * s.w + column;
-    return n * s.c * s.pixels() + (channels_last ? pixel * s.c + channel
-                                                 : channel * s.pixels() + pixel);
-  }
-  int64_t channel_stride() const { return channels_last ? 1 : s.pixels(); }
-  int64_t pixel_stride() const { return channels_last ? s.c : 1; }
-};
-
-// Up to a vector of channels of one pixel, from where they are.
-template <bool channels_last, class S, class T>
-inline Vec<T> read_channels(const S* from, int64_t stride, int numbers) {
-  if constexpr (channels_last) {
-    return read<S, T>(from, numbers);
-  } else {
-    T values[kLanes<T>] = {};
-    if (numbers == kLanes<T>) {
-      for (int i = 0; i < kLanes<T>; ++i) values[i] = to_number(from[i * stride]);
-    } else {
-      for (int i = 0; i < numbers; ++i) values[i] = to_number(from[i * stride]);
-    }
-    return load(values);
-  }
-}
-
-template <bool channels_last, class S, class T>
-inline void write_channels(S* to, int64_t stride, Vec<T> v, int numbers) {
-  if constexpr (channels_last) {
-    write<S, T>(to, v, numbers);
-  } else {
-    T values[kLanes<T>];
-    store(values, v);
-    if (numbers == kLanes<T>) {
-      for (int i = 0; i < kLanes<T>; ++i) from_number(values[i], to + i * stride);
-    } else {
-      for (int i = 0; i < numbers; ++i) from_number(values[i], to + i * stride);
-    }
-  }
+// Where a channel of a pixel is.
+inline int64_t position(const Shape& s, int64_t n, int64_t row, int64_t column, int64_t channel) {
+  return ((n * s.h + row) * s.w + column) * s.c + channel;
 }
 
 // Numbers that the `vector`-th vector of a part's block has.
@@ -92,8 +55,8 @@ struct PerChannel {
     for (int v = 0; v < kBlockVectors<T>; ++v) {
       T numbers[kLanes<T>];
       for (int i = 0; i < kLanes<T>; ++i)
-        numbers[i] = values && i < numbers_of<T>(part, v)
-                         ? values[part.channel + v * kLanes<T> + i] : other;
+        numbers[i] =
+            values && i < numbers_of<T>(part, v) ? values[part.channel + v * kLanes<T> + i] : other;
       vectors[v] = load(numbers);
     }
   }
@@ -106,12 +69,12 @@ inline void fetch(const S* from) {
   __builtin_prefetch(reinterpret_cast<const char*>(from) + 64);
 }
 
-template <bool channels_last, class S, class T>
+template <class S, class T>
 class BlockRing {
  public:
   // `width`: the most columns that a part has.
   BlockRing(const Shape& shape, int64_t width)
-      : layout{shape},
+      : s(shape),
         pad(shape.padding()),
         rows(2 * pad + 1),
         stride((round_up(width, kPixels) + 2 * pad) * kBlock<T>),
@@ -129,21 +92,20 @@ class BlockRing {
 
   // Loads what is missing up to `row`, as far as the map has rows.
   void load_until(int64_t row) {
-    const Shape& s = layout.s;
     const int64_t first = std::max<int64_t>(0, part.left - pad);
     const int64_t last = std::min<int64_t>(s.w, part.right + pad);
-    const int64_t step = layout.pixel_stride(), channel_stride = layout.channel_stride();
     const Part p = part;  // a copy, which no store can be suspected of changing
     for (; loaded <= row && loaded < s.h; ++loaded) {
       T* to = &numbers[loaded % rows * stride + (first - part.left + pad) * kBlock<T>];
-      const S* from = map + layout.at(part.n, loaded, first, part.channel);
-      for (int64_t w = first; w < last; ++w, from += step, to += kBlock<T>)
+      const S* from = map + position(s, part.n, loaded, first, part.channel);
+      for (int64_t w = first; w < last; ++w, from += s.c, to += kBlock<T>) {
+        fetch(from + kAhead * s.c);
         for (int v = 0; v < kBlockVectors<T>; ++v) {
-          Vec<T> x = read_channels<channels_last, S, T>(from + v * kLanes<T> * channel_stride,
-                                                        channel_stride, numbers_of<T>(p, v));
+          Vec<T> x = read<S, T>(from + v * kLanes<T>, numbers_of<T>(p, v));
           if (normalize) x = (x - means.vectors[v]) * rstds.vectors[v];
           store(to + v * kLanes<T>, x);
         }
+      }
     }
   }
 
@@ -151,7 +113,7 @@ class BlockRing {
   const T* row(int64_t index) const { return &numbers[index % rows * stride]; }
 
  private:
-  const Layout<channels_last> layout;
+  const Shape s;
   const int64_t pad, rows, stride;
   std::vector<T> numbers;
   const S* map = nullptr;
@@ -168,12 +130,12 @@ std::vector<T> block_weights(const Shape& s, const T* weight, const Part& part, 
   std::vector<T> block(taps * kBlock<T>, T(0));
   for (int i = 0; i < part.channels; ++i)
     for (int t = 0; t < taps; ++t)
-      block[t * kBlock<T> + i] =
-          weight[(part.channel + i) * taps + (flipped ? taps - 1 - t : t)];
+      block[t * kBlock<T> + i] = weight[(part.channel + i) * taps + (flipped ? taps - 1 - t : t)];
   return block;
 }
 
-// Calls `prepare(column)` and later `finish(column, vector, sums)` for each pixel of a part's row of output.
+// Calls `prepare(column)` and later `finish(column, vector, sums)` for each pixel of a part's row
+// of output.
 template <int K, class T, class Ring, class Prepare, class Finish>
 inline void convolve_block_row(const Shape& s, const Part& part, const Ring& ring, const T* weight,
                                const PerChannel<T>& start, int64_t row, Prepare prepare,
@@ -208,11 +170,9 @@ inline void convolve_block_row(const Shape& s, const Part& part, const Ring& rin
   }
 }
 
-template <int K, bool channels_last, class S, class T>
-void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part,
-                  BlockRing<channels_last, S, T>& ring) {
-  const Layout<channels_last> layout{s};
-  const int64_t stride = layout.channel_stride(), step = layout.pixel_stride();
+template <int K, class S, class T>
+void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, BlockRing<S, T>& ring) {
+  const int64_t step = s.c;
   const Part p = part;
   const bool full = part.channels == kBlock<T>;
   const std::vector<T> weight = block_weights(s, f.weight, part, false);
@@ -220,7 +180,7 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part,
   ring.begin(f.x, part, f.mean, f.rstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + s.padding());
-    const int64_t start = layout.at(part.n, row, 0, part.channel);
+    const int64_t start = position(s, part.n, row, 0, part.channel);
     S* const y = f.y + start;
     const S* const residual = f.residual ? f.residual + start : nullptr;
     const bool relu = f.relu;
@@ -231,19 +191,18 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part,
         },
         [=](int64_t column, int vector, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, vector);
-          const int64_t at = column * step + vector * kLanes<T> * stride;
-          if (residual) v += read_channels<channels_last, S, T>(residual + at, stride, numbers);
+          const int64_t at = column * step + vector * kLanes<T>;
+          if (residual) v += read<S, T>(residual + at, numbers);
           if (relu) v = v < 0 ? Vec<T>{} : v;
-          write_channels<channels_last, S, T>(y + at, stride, v, numbers);
+          write<S, T>(y + at, v, numbers);
         });
   }
 }
 
-template <int K, bool channels_last, class S, class T>
-void input_part(const Shape& s, const Backward<S, T>& b, const Part& part,
-                BlockRing<channels_last, S, T>& ring, bool frozen) {
-  const Layout<channels_last> layout{s};
-  const int64_t stride = layout.channel_stride(), step = layout.pixel_stride();
+template <int K, class S, class T>
+void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, BlockRing<S, T>& ring,
+                bool frozen) {
+  const int64_t step = s.c;
   const Part p = part;
   const bool full = part.channels == kBlock<T>;
   const std::vector<T> weight = block_weights(s, b.weight, part, true);
@@ -256,7 +215,7 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part,
   ring.begin(b.grad, part, nullptr, nullptr);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + s.padding());
-    const int64_t start = layout.at(part.n, row, 0, part.channel);
+    const int64_t start = position(s, part.n, row, 0, part.channel);
     S* const grad_x = b.grad_x + start;
     const S* const x = frozen ? nullptr : b.x + start;
     convolve_block_row<K>(
@@ -266,13 +225,13 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part,
         },
         [=](int64_t column, int i, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, i);
-          const int64_t at = column * step + i * kLanes<T> * stride;
+          const int64_t at = column * step + i * kLanes<T>;
           v *= rstd.vectors[i];
           if (x) {
-            const Vec<T> x_v = read_channels<channels_last, S, T>(x + at, stride, numbers);
+            const Vec<T> x_v = read<S, T>(x + at, numbers);
             v -= constant.vectors[i] + (x_v - mean.vectors[i]) * slope.vectors[i];
           }
-          write_channels<channels_last, S, T>(grad_x + at, stride, v, numbers);
+          write<S, T>(grad_x + at, v, numbers);
         });
   }
 }
@@ -286,12 +245,10 @@ struct BlockSums {
       : grad_weight(k * k * kBlock<T>, 0), seen(k * k * kBlock<T>, 0), grad_bias(kBlock<T>, 0) {}
 };
 
-template <int K, bool channels_last, class S, class T>
-void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part,
-                 BlockRing<channels_last, S, T>& ring, BlockSums<T>& total) {
+template <int K, class S, class T>
+void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, BlockRing<S, T>& ring,
+                 BlockSums<T>& total) {
   constexpr int lanes = kLanes<T>, block = kBlock<T>;
-  const Layout<channels_last> layout{s};
-  const int64_t stride = layout.channel_stride(), step = layout.pixel_stride();
   const int k = K ? K : s.k;
   const int64_t pad = s.padding(), width = part.right - part.left;
   std::vector<T> grad(width * block), sums(k * k * block, T(0)), in_row(k * block);
@@ -308,12 +265,11 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part,
   ring.begin(b.x, part, b.mean, b.rstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + pad);
-    const S* from = b.grad + layout.at(part.n, row, part.left, part.channel);
+    const S* from = b.grad + position(s, part.n, row, part.left, part.channel);
     PerChannel<T> row_sums;
-    for (int64_t w = 0; w < width; ++w, from += step)
+    for (int64_t w = 0; w < width; ++w, from += s.c)
       for (int v = 0; v < kBlockVectors<T>; ++v) {
-        const Vec<T> g = read_channels<channels_last, S, T>(from + v * lanes * stride, stride,
-                                                            numbers_of<T>(part, v));
+        const Vec<T> g = read<S, T>(from + v * lanes, numbers_of<T>(part, v));
         store(&grad[w * block + v * lanes], g);
         row_sums.vectors[v] += g;
       }
@@ -341,20 +297,26 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part,
     }
     for (int i = valid.first; i < valid.last; ++i) {
       const T* x_row = ring.row(row + int64_t(i) * s.dilation - pad);
-      for (int vector = 0; vector < kBlockVectors<T>; ++vector) {
+      // Vectors at a time, so that there are sums enough for the processor to work on side by side.
+      constexpr int kAtOnce = K == 1 || K == 3 ? kBlockVectors<T> : 1;
+      for (int vector = 0; vector < kBlockVectors<T>; vector += kAtOnce) {
         const T* x = x_row + vector * lanes;
         const T* g = grad.data() + vector * lanes;
         T* to = &sums[i * k * block + vector * lanes];
         if constexpr (K > 0) {
-          Vec<T> products[K];
-          for (int j = 0; j < K; ++j) products[j] = load(to + j * block);
-          for (int64_t w = 0; w < width; ++w) {
-            const Vec<T> g_v = load(g + w * block);
+          Vec<T> products[kAtOnce][K] = {};
+          for (int64_t w = 0; w < width; ++w)
+            for (int u = 0; u < kAtOnce; ++u) {
+              const Vec<T> g_v = load(g + w * block + u * lanes);
 #pragma GCC unroll 7
-            for (int j = 0; j < K; ++j)
-              products[j] += g_v * load(x + (w + int64_t(j) * s.dilation) * block);
-          }
-          for (int j = 0; j < K; ++j) store(to + j * block, products[j]);
+              for (int j = 0; j < K; ++j)
+                products[u][j] += g_v * load(x + (w + int64_t(j) * s.dilation) * block + u * lanes);
+            }
+          for (int u = 0; u < kAtOnce; ++u)
+            for (int j = 0; j < K; ++j) {
+              T* at = to + j * block + u * lanes;
+              store(at, load(at) + products[u][j]);
+            }
         } else {
           for (int j = 0; j < k; ++j) {
             Vec<T> products = load(to + j * block);
@@ -376,43 +338,35 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part,
 template <class S, class T>
 void statistics_pixels(const Shape& s, const S* x, int64_t first, int64_t last, double* mean,
                        double* squares) {
-  constexpr int kTile = 64, block = kBlock<T>, lanes = kLanes<T>;
+  constexpr int lanes = kLanes<T>;
+  // Pixels of a tile, which is read twice and has to stay in the cache for that.
+  const int64_t tile = std::clamp<int64_t>(32768 / s.c, 8, 64);
+  const int64_t width = round_up(s.c, lanes);
   std::fill(mean, mean + s.c, 0.0);
   std::fill(squares, squares + s.c, 0.0);
-  std::vector<T> tile(kTile * block);
-  for (int64_t start = first; start < last; start += kTile) {
-    const int pixels = int(std::min<int64_t>(kTile, last - start));
-    const double share = double(pixels) / double(start - first + pixels);
+  std::vector<T> means(width), distances(width);
+  auto numbers_at = [&](int64_t c) { return int(std::min<int64_t>(lanes, s.c - c)); };
+  for (int64_t start = first; start < last; start += tile) {
+    const int64_t end = std::min(last, start + tile);
+    std::fill(means.begin(), means.end(), T(0));
+    std::fill(distances.begin(), distances.end(), T(0));
+    for (int64_t p = start; p < end; ++p)
+      for (int64_t c = 0; c < s.c; c += lanes)
+        store(&means[c], load(&means[c]) + read<S, T>(x + p * s.c + c, numbers_at(c)));
+    const T pixels = T(end - start);
+    for (int64_t c = 0; c < width; c += lanes) store(&means[c], load(&means[c]) / pixels);
+    for (int64_t p = start; p < end; ++p)
+      for (int64_t c = 0; c < s.c; c += lanes) {
+        const Vec<T> distance = read<S, T>(x + p * s.c + c, numbers_at(c)) - load(&means[c]);
+        store(&distances[c], load(&distances[c]) + distance * distance);
+      }
+    // Chan's formula: tiles are joined by their means, raw squares would cancel.
+    const double share = double(end - start) / double(end - first);
     const double weight = share * double(start - first);
-    for (int64_t channel = 0; channel < s.c; channel += block) {
-      const int channels = int(std::min<int64_t>(block, s.c - channel));
-      const Part part{0, 0, 0, 0, 0, channel, channels};
-      T means[block], distances[block];
-      for (int v = 0; v < kBlockVectors<T>; ++v) {
-        const int numbers = numbers_of<T>(part, v);
-        const S* from = x + start * s.c + channel + v * lanes;
-        T* to = tile.data() + v * lanes;
-        Vec<T> sums[2] = {};
-        for (int p = 0; p < pixels; ++p) {
-          const Vec<T> x_v = read<S, T>(from + p * s.c, numbers);
-          store(to + p * block, x_v);
-          sums[p & 1] += x_v;
-        }
-        const Vec<T> mean_v = (sums[0] + sums[1]) / T(pixels);
-        Vec<T> squares_v[2] = {};
-        for (int p = 0; p < pixels; ++p) {
-          const Vec<T> distance = load(to + p * block) - mean_v;
-          squares_v[p & 1] += distance * distance;
-        }
-        store(means + v * lanes, mean_v);
-        store(distances + v * lanes, Vec<T>(squares_v[0] + squares_v[1]));
-      }
-      // Chan's formula: tiles are joined by their means, raw squares would cancel.
-      for (int i = 0; i < channels; ++i) {
-        const double delta = means[i] - mean[channel + i];
-        mean[channel + i] += delta * share;
-        squares[channel + i] += distances[i] + delta * delta * weight;
-      }
+    for (int64_t c = 0; c < s.c; ++c) {
+      const double delta = means[c] - mean[c];
+      mean[c] += delta * share;
+      squares[c] += distances[c] + delta * delta * weight;
     }
   }
 }

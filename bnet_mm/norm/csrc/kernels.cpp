@@ -10,7 +10,7 @@
 
 #include "blocks.h"
 #include "layer.h"
-#include "nchw.h"
+#include "planes.h"
 
 namespace bnet {
 
@@ -20,9 +20,6 @@ constexpr int64_t kLeastRows = 16;
 // Columns of a part: few enough that its rows stay in the second cache, and as many as that allows,
 // since memory is fastest in long runs.
 constexpr int64_t kColumns = 320;
-// Contiguous maps with planes of up to so many pixels are worked on in blocks of channels, too.
-constexpr int64_t kSmallPlane = 200;
-
 template <class T>
 struct Parts {
   const Shape s;
@@ -57,7 +54,7 @@ template <class S, class T>
 void statistics(const Shape& s, bool channels_last, const S* x, T* mean, T* var, int threads) {
   if (!channels_last) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t c = 0; c < s.c; ++c) statistics_channel_nchw<S, T>(s, x, c, mean, var);
+    for (int64_t c = 0; c < s.c; ++c) statistics_channel<S, T>(s, x, c, mean, var);
     return;
   }
   const int64_t count = s.n * s.pixels();
@@ -65,8 +62,8 @@ void statistics(const Shape& s, bool channels_last, const S* x, T* mean, T* var,
   std::vector<double> means(groups * s.c), squares(groups * s.c);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t g = 0; g < groups; ++g)
-    statistics_pixels<S, T>(s, x, count * g / groups, count * (g + 1) / groups,
-                                 &means[g * s.c], &squares[g * s.c]);
+    statistics_pixels<S, T>(s, x, count * g / groups, count * (g + 1) / groups, &means[g * s.c],
+                            &squares[g * s.c]);
   for (int64_t g = 1; g < groups; ++g) {
     const double before = double(count * g / groups), total = double(count * (g + 1) / groups);
     const double share = (total - before) / total;
@@ -82,17 +79,24 @@ void statistics(const Shape& s, bool channels_last, const S* x, T* mean, T* var,
   }
 }
 
-bool in_blocks(const Shape& s, bool channels_last) {
-  return channels_last || s.pixels() <= kSmallPlane;
+// Calls `run(channel, scratch)` for every channel of a contiguous map; each thread has a scratch.
+template <class S, class T, class Run>
+void for_channels(const Shape& s, int threads, Run run) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    Scratch<S, T> scratch(s);
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t c = 0; c < s.c; ++c) run(c, scratch);
+  }
 }
 
-template <int K, bool channels_last, class S, class T>
+template <int K, class S, class T>
 void forward_blocks(const Shape& s, const Forward<S, T>& f, int threads) {
   const Parts<T> parts(s);
   const int64_t count = parts.blocks * parts.units();
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    BlockRing<channels_last, S, T> ring(s, parts.width());
+    BlockRing<S, T> ring(s, parts.width());
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < count; ++p)
       forward_part<K>(s, f, parts(p % parts.blocks, p / parts.blocks), ring);
@@ -101,39 +105,29 @@ void forward_blocks(const Shape& s, const Forward<S, T>& f, int threads) {
 
 template <int K, class S, class T>
 void forward(const Shape& s, bool channels_last, const Forward<S, T>& f, int threads) {
-  if (channels_last) return forward_blocks<K, true>(s, f, threads);
-  if (in_blocks(s, false)) return forward_blocks<K, false>(s, f, threads);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    RowRing<S, T> ring(s);
-#pragma omp for schedule(dynamic)
-    for (int64_t c = 0; c < s.c; ++c) forward_channel_nchw<K>(s, f, c, ring);
-  }
+  if (channels_last) return forward_blocks<K>(s, f, threads);
+  for_channels<S, T>(
+      s, threads, [&](int64_t c, Scratch<S, T>& scratch) { forward_channel<K>(s, f, c, scratch); });
 }
 
 // Forward in training: a channel's statistics and its output while the channel is in the cache.
 template <int K, class S, class T>
 void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f, T* mean, T* var,
                       T* rstd, double eps, int threads) {
-  if (in_blocks(s, channels_last)) {
-    statistics<S, T>(s, channels_last, f.x, mean, var, threads);
-    for (int64_t c = 0; c < s.c; ++c) rstd[c] = T(1 / std::sqrt(double(var[c]) + eps));
-    forward<K>(s, channels_last, f, threads);
-    return;
+  auto invert = [=](int64_t c) { rstd[c] = T(1 / std::sqrt(double(var[c]) + eps)); };
+  if (channels_last) {
+    statistics<S, T>(s, true, f.x, mean, var, threads);
+    for (int64_t c = 0; c < s.c; ++c) invert(c);
+    return forward_blocks<K>(s, f, threads);
   }
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    RowRing<S, T> ring(s);
-#pragma omp for schedule(dynamic)
-    for (int64_t c = 0; c < s.c; ++c) {
-      statistics_channel_nchw<S, T>(s, f.x, c, mean, var);
-      rstd[c] = T(1 / std::sqrt(double(var[c]) + eps));
-      forward_channel_nchw<K>(s, f, c, ring);
-    }
-  }
+  for_channels<S, T>(s, threads, [&](int64_t c, Scratch<S, T>& scratch) {
+    statistics_channel<S, T>(s, f.x, c, mean, var);
+    invert(c);
+    forward_channel<K>(s, f, c, scratch);
+  });
 }
 
-template <int K, bool channels_last, class S, class T>
+template <int K, class S, class T>
 void reduce_blocks(const Shape& s, const Backward<S, T>& b, int threads) {
   constexpr int block = kBlock<T>;
   const Parts<T> parts(s);
@@ -142,7 +136,7 @@ void reduce_blocks(const Shape& s, const Backward<S, T>& b, int threads) {
   std::vector<BlockSums<T>> sums(count, BlockSums<T>(s.k));
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    BlockRing<channels_last, S, T> ring(s, parts.width());
+    BlockRing<S, T> ring(s, parts.width());
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < count; ++p) {
       const int64_t g = p / parts.blocks;
@@ -183,10 +177,10 @@ void means_of_gradient(const Shape& s, const Backward<S, T>& b, int64_t c, T* of
 
 enum Passes { kReduce = 1, kInput = 2, kFrozen = 4 };
 
-template <int K, bool channels_last, class S, class T>
+template <int K, class S, class T>
 void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) {
   const bool frozen = passes & kFrozen;
-  if (passes & kReduce) reduce_blocks<K, channels_last>(s, b, threads);
+  if (passes & kReduce) reduce_blocks<K>(s, b, threads);
   if (!(passes & kInput)) return;
   std::vector<T> of_grad, of_product;
   if ((passes & kReduce) && !frozen) {
@@ -200,7 +194,7 @@ void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) 
   const int64_t count = parts.blocks * parts.units();
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    BlockRing<channels_last, S, T> ring(s, parts.width());
+    BlockRing<S, T> ring(s, parts.width());
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < count; ++p)
       input_part<K>(s, b, parts(p % parts.blocks, p / parts.blocks), ring, frozen);
@@ -208,38 +202,34 @@ void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) 
 }
 
 template <int K, class S, class T>
-void backward(const Shape& s, bool channels_last, Backward<S, T> b, int passes, int threads) {
-  if (channels_last) return backward_blocks<K, true>(s, b, passes, threads);
-  if (in_blocks(s, false)) return backward_blocks<K, false>(s, b, passes, threads);
+void backward(const Shape& s, bool channels_last, const Backward<S, T>& b, int passes,
+              int threads) {
+  if (channels_last) return backward_blocks<K>(s, b, passes, threads);
   const bool frozen = passes & kFrozen, both = (passes & kReduce) && (passes & kInput);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    RowRing<S, T> ring(s);
-#pragma omp for schedule(dynamic)
-    for (int64_t c = 0; c < s.c; ++c) {
-      if (passes & kReduce) reduce_channel_nchw<K>(s, b, c, ring);
-      if (!(passes & kInput)) continue;
-      T of_grad = 0, of_product = 0;
-      if (!frozen && both) {
-        means_of_gradient(s, b, c, &of_grad, &of_product);
-      } else if (!frozen) {
-        of_grad = b.of_grad[c];
-        of_product = b.of_product[c];
-      }
-      input_channel_nchw<K>(s, b, c, ring, of_grad, of_product, frozen);
-    }
-  }
+  for_channels<S, T>(s, threads, [&](int64_t c, Scratch<S, T>& scratch) {
+    if (passes & kReduce) reduce_channel<K>(s, b, c, scratch);
+    if (!(passes & kInput)) return;
+    T of_grad = 0, of_product = 0;
+    if (both && !frozen) means_of_gradient(s, b, c, &of_grad, &of_product);
+    if (!both && !frozen) of_grad = b.of_grad[c], of_product = b.of_product[c];
+    input_channel<K>(s, b, c, scratch, of_grad, of_product, frozen);
+  });
 }
 
 // Calls `run` with a kernel size that the compiler knows, where it is one of the paper's.
 template <class Run>
 void with_size(int k, Run run) {
   switch (k) {
-    case 1: return run(std::integral_constant<int, 1>{});
-    case 3: return run(std::integral_constant<int, 3>{});
-    case 5: return run(std::integral_constant<int, 5>{});
-    case 7: return run(std::integral_constant<int, 7>{});
-    default: return run(std::integral_constant<int, 0>{});
+    case 1:
+      return run(std::integral_constant<int, 1>{});
+    case 3:
+      return run(std::integral_constant<int, 3>{});
+    case 5:
+      return run(std::integral_constant<int, 5>{});
+    case 7:
+      return run(std::integral_constant<int, 7>{});
+    default:
+      return run(std::integral_constant<int, 0>{});
   }
 }
 
@@ -247,13 +237,22 @@ void with_size(int k, Run run) {
 template <class Run>
 int with_type(int type, Run run) {
   switch (type) {
-    case 0: run(float{}); return 0;
-    case 1: run(double{}); return 0;
-    case 2: run(BFloat16{}); return 0;
+    case 0:
+      run(float{});
+      return 0;
+    case 1:
+      run(double{});
+      return 0;
+    case 2:
+      run(BFloat16{});
+      return 0;
 #ifdef __FLT16_MAX__
-    case 3: run(Half{}); return 0;
+    case 3:
+      run(Half{});
+      return 0;
 #endif
-    default: return 1;
+    default:
+      return 1;
   }
 }
 
@@ -265,7 +264,7 @@ int with_type(int type, Run run) {
 #define BNET_API extern "C" __attribute__((visibility("default")))
 #endif
 
-#define BNET_SIZES                                                                         \
+#define BNET_SIZES                                                                              \
   int64_t n, int64_t c, int64_t h, int64_t w, int k, int dilation, int type, int channels_last, \
       int threads
 
@@ -285,16 +284,16 @@ BNET_API int bnet_statistics(BNET_SIZES, const void* x, void* mean, void* var) {
 // Normalizes (unless `mean` is null), applies the kernel and its bias, adds `residual` (or null)
 // and applies a ReLU if `relu`.
 BNET_API int bnet_forward(BNET_SIZES, const void* x, const void* residual, void* y,
-                          const void* weight, const void* bias, const void* mean,
-                          const void* rstd, int relu) {
+                          const void* weight, const void* bias, const void* mean, const void* rstd,
+                          int relu) {
   const Shape s{n, c, h, w, k, dilation};
   return with_type(type, [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    const Forward<S, T> f{static_cast<const S*>(x),      static_cast<const S*>(residual),
-                          static_cast<S*>(y),            static_cast<const T*>(weight),
-                          static_cast<const T*>(bias),   static_cast<const T*>(mean),
-                          static_cast<const T*>(rstd),   bool(relu)};
+    const Forward<S, T> f{static_cast<const S*>(x),    static_cast<const S*>(residual),
+                          static_cast<S*>(y),          static_cast<const T*>(weight),
+                          static_cast<const T*>(bias), static_cast<const T*>(mean),
+                          static_cast<const T*>(rstd), bool(relu)};
     with_size(k, [&](auto size) { forward<size.value>(s, channels_last, f, threads); });
   });
 }
@@ -312,8 +311,8 @@ BNET_API int bnet_forward_training(BNET_SIZES, const void* x, void* y, const voi
                           static_cast<const T*>(bias), static_cast<const T*>(mean),
                           static_cast<const T*>(rstd), false};
     with_size(k, [&](auto size) {
-      forward_training<size.value>(s, channels_last, f, static_cast<T*>(mean),
-                                   static_cast<T*>(var), static_cast<T*>(rstd), eps, threads);
+      forward_training<size.value>(s, channels_last, f, static_cast<T*>(mean), static_cast<T*>(var),
+                                   static_cast<T*>(rstd), eps, threads);
     });
   });
 }
@@ -328,11 +327,11 @@ BNET_API int bnet_backward(BNET_SIZES, const void* grad, const void* x, void* gr
   return with_type(type, [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    const Backward<S, T> b{static_cast<const S*>(grad),        static_cast<const S*>(x),
-                           static_cast<S*>(grad_x),            static_cast<const T*>(weight),
-                           static_cast<const T*>(mean),        static_cast<const T*>(rstd),
-                           static_cast<const T*>(of_grad),     static_cast<const T*>(of_product),
-                           static_cast<T*>(grad_weight),       static_cast<T*>(grad_bias),
+    const Backward<S, T> b{static_cast<const S*>(grad),    static_cast<const S*>(x),
+                           static_cast<S*>(grad_x),        static_cast<const T*>(weight),
+                           static_cast<const T*>(mean),    static_cast<const T*>(rstd),
+                           static_cast<const T*>(of_grad), static_cast<const T*>(of_product),
+                           static_cast<T*>(grad_weight),   static_cast<T*>(grad_bias),
                            static_cast<T*>(sum_of_grad)};
     with_size(k, [&](auto size) { backward<size.value>(s, channels_last, b, passes, threads); });
   });
