@@ -1,5 +1,8 @@
 """Every module of kernels against the paper's two lines in float64, by torch's own autograd."""
 
+import os
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -145,3 +148,10 @@ def test_a_mean_far_from_zero_costs_no_precision(memory_format):
     torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
     exact = x.double().var((0, 2, 3), correction=0)
     torch.testing.assert_close(var.double(), exact, rtol=1e-5, atol=0)
+
+
+def test_kernels_are_there_where_they_could_be_compiled():
+    # They are optional to install, so that a mistake in them would only show as slowness.
+    if shutil.which('c++') is None or os.environ.get('BNET_KERNELS') == '0':
+        pytest.skip('there is no compiler, or no kernels were asked for')
+    assert cpu.library() is not None

@@ -12,7 +12,7 @@
 
 namespace bnet {
 
-constexpr int kBlockBytes = 128;
+constexpr int kBlockBytes = 256;
 
 // Channels of a block.
 template <class T>
@@ -63,10 +63,9 @@ struct PerChannel {
 };
 
 // Asks for a block's channels of a pixel, which come from memory while its taps are added up.
-template <class S>
+template <class T, class S>
 inline void fetch(const S* from) {
-  __builtin_prefetch(from);
-  __builtin_prefetch(reinterpret_cast<const char*>(from) + 64);
+  for (int i = 0; i < kBlock<T>; i += 64 / int(sizeof(S))) __builtin_prefetch(from + i);
 }
 
 template <class S, class T>
@@ -99,7 +98,7 @@ class BlockRing {
       T* to = &numbers[loaded % rows * stride + (first - part.left + pad) * kBlock<T>];
       const S* from = map + position(s, part.n, loaded, first, part.channel);
       for (int64_t w = first; w < last; ++w, from += s.c, to += kBlock<T>) {
-        fetch(from + kAhead * s.c);
+        fetch<T>(from + kAhead * s.c);
         for (int v = 0; v < kBlockVectors<T>; ++v) {
           Vec<T> x = read<S, T>(from + v * kLanes<T>, numbers_of<T>(p, v));
           if (normalize) x = (x - means.vectors[v]) * rstds.vectors[v];
@@ -187,7 +186,7 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Bloc
     convolve_block_row<K>(
         s, part, ring, weight.data(), bias, row,
         [=](int64_t column) {
-          if (residual) fetch(residual + column * step);
+          if (residual) fetch<T>(residual + column * step);
         },
         [=](int64_t column, int vector, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, vector);
@@ -221,7 +220,7 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Block
     convolve_block_row<K>(
         s, part, ring, weight.data(), zeros, row,
         [=](int64_t column) {
-          if (x) fetch(x + column * step);
+          if (x) fetch<T>(x + column * step);
         },
         [=](int64_t column, int i, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, i);
