@@ -7,6 +7,7 @@ tools/benchmark.py --only inference --config configs/faster_rcnn_r50_bnet5_fpn_1
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -85,7 +86,7 @@ def main() -> None:
             cfg = load_config(args.config, args.cfg_options)
             shape = tuple(args.shape) if args.shape else None
             of_models += models.inference(
-                cfg, args.config, sizes, shape, formats, args.rounds, args.device
+                cfg, Path(args.config).stem, sizes, shape, formats, args.rounds, args.device
             )
         if args.plot:
             draw(of_layers, args.plot, _title(machine))

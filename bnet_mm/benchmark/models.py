@@ -157,18 +157,19 @@ def inference(
                         fuse(model, shape=shape), cfg, shape, device
                     )
         times = interleave(jobs, rounds, device)
-        for peer, k in jobs:
-            for size in sizes if k is None else (k,):
+        for k in sizes:
+            for peer in (BN, f'{BN} {DEPLOYED}', OURS, f'{OURS} {DEPLOYED}', TWO_LINES):
+                key = (peer, None if peer.startswith(f'{BN} ') or peer == BN else k)
                 rows.append(
                     ModelRow(
                         model=name,
                         task='inference',
-                        k=size,
+                        k=k,
                         memory_format=memory_format,
                         peer=peer,
-                        seconds=sorted(times[peer, k])[rounds // 2],
-                        over_bn=ratio(times[peer, k], times[BN, None]),
-                        over_bn_deployed=ratio(times[peer, k], times[f'{BN} {DEPLOYED}', None]),
+                        seconds=sorted(times[key])[rounds // 2],
+                        over_bn=ratio(times[key], times[BN, None]),
+                        over_bn_deployed=ratio(times[key], times[f'{BN} {DEPLOYED}', None]),
                         memory=None,
                     )
                 )

@@ -30,6 +30,8 @@ def why_composed(layer: nn.Module, input: Tensor) -> str | None:
     batch_norm = nn.modules.batchnorm._BatchNorm
     if not isinstance(norm, nn.SyncBatchNorm) and type(norm).forward is not batch_norm.forward:
         return f'there are no kernels for {type(norm).__name__}'
+    if norm.weight is not None or norm.bias is not None:
+        return 'its norm has a scale and a shift of its own'
     if type(dw).forward is not DepthwiseTransform.forward or any(
         'forward' in vars(m) for m in (norm, dw)
     ):
@@ -53,7 +55,9 @@ def why_composed(layer: nn.Module, input: Tensor) -> str | None:
     return None
 
 
-def fused_forward(norm: nn.modules.batchnorm._BatchNorm, dw: DepthwiseTransform, x: Tensor):
+def fused_forward(
+    norm: nn.modules.batchnorm._BatchNorm, dw: DepthwiseTransform, x: Tensor
+) -> Tensor:
     """Returns `dw(norm(x))` and updates the running statistics as `norm` would.
 
     Args:

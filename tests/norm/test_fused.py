@@ -133,6 +133,15 @@ def test_operations_are_counted():
     assert counter.get_total_flops() == 2 * 2 * 6 * 8 * 8 * 3 * 3
 
 
+def test_a_scale_of_the_norms_own_is_used():
+    ours, x = layer().eval(), torch.randn(2, 6, 8, 8)
+    scaled = nn.BatchNorm2d(6).eval()
+    nn.init.normal_(scaled.weight)
+    ours.norm = scaled
+    torch.testing.assert_close(ours(x), ours.dw(scaled(x)), rtol=1e-4, atol=1e-5)
+    assert 'scale' in why_composed(ours, x)
+
+
 def test_a_replaced_transform_is_used():
     class Doubled(DepthwiseTransform):
         def forward(self, input):
