@@ -3,6 +3,7 @@
 from bnet_mm.checkpoint.loading import extend_mmengine
 from bnet_mm.norm import BNET, SyncBNET
 from bnet_mm.placement import enhance
+from bnet_mm.residual_blocks import join_ends
 
 # What the network is built with before BNET takes its place.
 PLAIN = {BNET: 'BN', SyncBNET: 'SyncBN'}
@@ -34,6 +35,7 @@ class PlacementAware:
         placing = {key: plain.pop(key) for key in ('k', 'dilation', 'positions') if key in plain}
         super().__init__(*args, **{**kwargs, 'norm_cfg': plain})
         enhance(self, **placing)
+        join_ends(self)
 
 
 def bnet_class(norm_type: object) -> type[BNET] | None:

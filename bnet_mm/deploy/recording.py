@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bnet_mm.deploy.blocks import is_known
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
+from bnet_mm.residual_blocks import is_known
 
 
 @dataclass

@@ -38,7 +38,7 @@ def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
     common = [size] * 4 + [number] * 5
     kernels.bnet_statistics.argtypes = common + [pointer] * 3
     kernels.bnet_forward.argtypes = common + [pointer] * 7 + [number]
-    kernels.bnet_forward_training.argtypes = common + [pointer] * 7 + [ctypes.c_double]
+    kernels.bnet_forward_training.argtypes = common + [pointer] * 8 + [number, ctypes.c_double]
     kernels.bnet_backward.argtypes = common + [pointer] * 11 + [number]
     return kernels
 
@@ -95,17 +95,23 @@ def apply(
 
 
 def training(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the output with the batch's own statistics, and these: mean, biased var, rstd."""
     x = dense(x)
+    if residual is not None:
+        residual = like(residual, x)
     y, (mean, var, rstd) = torch.empty_like(x), _per_channel(x, 3)
     small = _computed_in(computing_type(x), weight, bias)
-    _check(
-        library().bnet_forward_training(
-            *_sizes(x, weight.shape[-1], dilation), *_pointers(x, y, *small, mean, var, rstd), eps
-        )
-    )
+    pointers = _pointers(x, residual, y, *small, mean, var, rstd)
+    sizes = _sizes(x, weight.shape[-1], dilation)
+    _check(library().bnet_forward_training(*sizes, *pointers, relu, eps))
     return y, mean, var, rstd
 
 

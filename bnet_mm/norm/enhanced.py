@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from bnet_mm.errors import InputError
+from bnet_mm.norm import operators
 from bnet_mm.norm.depthwise import DepthwiseTransform, dirac_kernel
 from bnet_mm.norm.fused import fused_forward, why_composed
-from bnet_mm.norm.synchronized import synchronized_batch_norm
+from bnet_mm.norm.synchronized import group_of, synchronized_batch_norm
 
 
 class EnhancedNorm(nn.Module):
@@ -81,6 +82,26 @@ class EnhancedNorm(nn.Module):
         return self.dw(
             synchronized_batch_norm(self.norm, input) if synchronized else self.norm(input)
         )
+
+    def end_of_block(self, input: Tensor, residual: Tensor) -> Tensor:
+        """Returns `relu(self(input) + residual)`, in one pass over the map where that can be.
+
+        Args:
+            input: `(N, C, H, W)`.
+            residual: the block's other branch, of the same size.
+        """
+        hooks = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
+        alike = residual.shape == input.shape and residual.dtype == input.dtype
+        if (
+            hooks
+            or not alike
+            or input.dim() != 4
+            or not operators.is_plain_call(residual)
+            or why_composed(self, input) is not None
+            or group_of(self.norm) is not None
+        ):
+            return (self(input) + residual).relu()
+        return fused_forward(self.norm, self.dw, input, residual)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a child; this is how conversions put another norm in the place of `norm`.

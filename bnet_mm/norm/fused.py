@@ -56,7 +56,10 @@ def why_composed(layer: nn.Module, input: Tensor) -> str | None:
 
 
 def fused_forward(
-    norm: nn.modules.batchnorm._BatchNorm, dw: DepthwiseTransform, x: Tensor
+    norm: nn.modules.batchnorm._BatchNorm,
+    dw: DepthwiseTransform,
+    x: Tensor,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Returns `dw(norm(x))` and updates the running statistics as `norm` would.
 
@@ -64,17 +67,21 @@ def fused_forward(
         norm: without scale and shift; its mode decides which statistics are used.
         dw: the kernel and its bias.
         x: `(N, C, H, W)`.
+        residual: None, or what is added before a ReLU ends the residual block, as `x`; not with
+            statistics over processes.
     """
     dilation = dw.dilation[0]
     if not norm.training and norm.running_mean is not None:
         dtype = torch.promote_types(x.dtype, torch.float32)
         rstd = (norm.running_var.to(dtype) + norm.eps).rsqrt()
         return operators.transform_frozen(
-            x, dw.weight, dw.bias, norm.running_mean.to(dtype), rstd, dilation
+            x, dw.weight, dw.bias, norm.running_mean.to(dtype), rstd, dilation, residual
         )
     group = group_of(norm)
     if group is None:
-        y, mean, var, _ = operators.transform_training(x, dw.weight, dw.bias, norm.eps, dilation)
+        y, mean, var, _ = operators.transform_training(
+            x, dw.weight, dw.bias, norm.eps, dilation, residual
+        )
         count = x.numel() // x.shape[1]
     else:
         y, mean, var, count = synchronized_transform(

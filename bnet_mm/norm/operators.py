@@ -102,22 +102,24 @@ def _(x, weight, bias, dilation, residual, relu):
     return torch.empty_like(x)
 
 
+def _save(ctx, x, weight, bias, mean, rstd, dilation, *end):
+    ctx.save_for_backward(x, weight, mean, rstd, *end)
+    ctx.dilation, ctx.bias_dtype = dilation, bias.dtype
+
+
 def _save_training(ctx, inputs, output):
-    x, weight, bias, _, ctx.dilation = inputs
+    x, weight, bias, _, dilation = inputs
     _, mean, var, rstd = output
     ctx.mark_non_differentiable(mean, var, rstd)
-    ctx.save_for_backward(x, weight, mean, rstd)
-    ctx.bias_dtype = bias.dtype
+    _save(ctx, x, weight, bias, mean, rstd, dilation)
 
 
 def _save_frozen(ctx, inputs, output):
-    x, weight, bias, mean, rstd, ctx.dilation = inputs
-    ctx.save_for_backward(x, weight, mean, rstd)
-    ctx.bias_dtype = bias.dtype
+    _save(ctx, *inputs)
 
 
 def _gradients(ctx, grad, frozen, direct=False):
-    x, weight, mean, rstd = ctx.saved_tensors
+    x, weight, mean, rstd = ctx.saved_tensors[:4]
     run = torch.ops.bnet_mm.backward
     if direct and not torch.is_grad_enabled():  # enabled: the gradients' own gradients are wanted
         run = kernels(x, weight.shape[-1], ctx.dilation)[0].backward
@@ -139,44 +141,81 @@ frozen.register_autograd(_frozen_backward, setup_context=_save_frozen)
 
 class _Training(torch.autograd.Function):
     @staticmethod
-    def forward(x, weight, bias, eps, dilation):
+    def forward(x, weight, bias, eps, dilation, residual):
         module, _ = kernels(x, weight.shape[-1], dilation)
-        return module.training(x, weight, bias, eps, dilation)
+        return module.training(x, weight, bias, eps, dilation, residual, residual is not None)
 
-    setup_context = staticmethod(_save_training)
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, _, dilation, residual = inputs
+        y, mean, var, rstd = output
+        ctx.mark_non_differentiable(mean, var, rstd)
+        _save(ctx, x, weight, bias, mean, rstd, dilation, *_end(ctx, residual, y))
 
     @staticmethod
     def backward(ctx, grad, *_):
-        return *_gradients(ctx, grad, False, direct=True), None, None
+        grad = _before_end(ctx, grad)
+        return *_gradients(ctx, grad, False, direct=True), None, None, grad if ctx.end else None
 
 
 class _Frozen(torch.autograd.Function):
     @staticmethod
-    def forward(x, weight, bias, mean, rstd, dilation):
+    def forward(x, weight, bias, mean, rstd, dilation, residual):
         module, _ = kernels(x, weight.shape[-1], dilation)
-        return module.apply(x, weight, bias, mean, rstd, dilation)
+        return module.apply(x, weight, bias, mean, rstd, dilation, residual, residual is not None)
 
-    setup_context = staticmethod(_save_frozen)
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *inputs, residual = inputs
+        _save(ctx, *inputs, *_end(ctx, residual, output))
 
     @staticmethod
     def backward(ctx, grad):
-        return *_gradients(ctx, grad, True, direct=True), None, None, None
+        grad = _before_end(ctx, grad)
+        gradients = _gradients(ctx, grad, True, direct=True)
+        return *gradients, None, None, None, grad if ctx.end else None
+
+
+def _end(ctx, residual, output):
+    """Returns what the end of a block keeps: the output of its ReLU, as torch's own does."""
+    ctx.end = residual is not None
+    return (output,) if ctx.end else ()
+
+
+def _before_end(ctx, grad):
+    """Returns the gradient of the sum under the ReLU: the residual's, and the transform's."""
+    return torch.ops.aten.threshold_backward(grad, ctx.saved_tensors[-1], 0) if ctx.end else grad
 
 
 def transform_training(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns what the operator `training` does."""
-    run = torch.ops.bnet_mm.training if torch.compiler.is_compiling() else _Training.apply
-    return run(x, weight, bias, eps, dilation)
+    """Returns what the operator `training` does; with a residual, the ReLU of their sum."""
+    if not torch.compiler.is_compiling():
+        return _Training.apply(x, weight, bias, eps, dilation, residual)
+    y, *statistics = torch.ops.bnet_mm.training(x, weight, bias, eps, dilation)
+    return y if residual is None else (y + residual).relu(), *statistics
 
 
 def transform_frozen(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, dilation: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    dilation: int,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """Returns what the operator `frozen` does."""
-    run = torch.ops.bnet_mm.frozen if torch.compiler.is_compiling() else _Frozen.apply
-    return run(x, weight, bias, mean, rstd, dilation)
+    """Returns what the operator `frozen` does; with a residual, the ReLU of their sum."""
+    if not torch.compiler.is_compiling():
+        return _Frozen.apply(x, weight, bias, mean, rstd, dilation, residual)
+    y = torch.ops.bnet_mm.frozen(x, weight, bias, mean, rstd, dilation)
+    return y if residual is None else (y + residual).relu()
 
 
 def transform_inference(

@@ -43,12 +43,19 @@ def apply(
 
 
 def training(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the output with the batch's own statistics, and these: mean, biased var, rstd."""
     mean, var = statistics(x)
     rstd = (var + eps).rsqrt()
-    return apply(x, weight, bias, mean, rstd, dilation), mean, var, rstd
+    y = apply(x, weight, bias, mean, rstd, dilation, residual, relu)
+    return y, mean, var, rstd
 
 
 def backward(

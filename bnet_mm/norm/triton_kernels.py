@@ -157,7 +157,13 @@ def apply(
 
 
 def training(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the output with the batch's own statistics, and these: mean, biased var, rstd.
 
@@ -166,10 +172,13 @@ def training(
         weight, bias: the kernel `(C, 1, k, k)` and its bias `(C,)`.
         eps: added to the variance.
         dilation: distance between neighbouring taps.
+        residual: None, or what is added to the output.
+        relu: whether to end with a ReLU.
     """
     mean, var = statistics(x)
     rstd = (var + eps).rsqrt()
-    return apply(x, weight, bias, mean, rstd, dilation), mean, var, rstd
+    y = apply(x, weight, bias, mean, rstd, dilation, residual, relu)
+    return y, mean, var, rstd
 
 
 def backward(

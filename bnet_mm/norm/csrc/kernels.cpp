@@ -299,17 +299,17 @@ BNET_API int bnet_forward(BNET_SIZES, const void* x, const void* residual, void*
 }
 
 // The same with the batch's own statistics, which it writes to `mean`, `var` and `rstd`.
-BNET_API int bnet_forward_training(BNET_SIZES, const void* x, void* y, const void* weight,
-                                   const void* bias, void* mean, void* var, void* rstd,
-                                   double eps) {
+BNET_API int bnet_forward_training(BNET_SIZES, const void* x, const void* residual, void* y,
+                                   const void* weight, const void* bias, void* mean, void* var,
+                                   void* rstd, int relu, double eps) {
   const Shape s{n, c, h, w, k, dilation};
   return with_type(type, [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    const Forward<S, T> f{static_cast<const S*>(x),    nullptr,
+    const Forward<S, T> f{static_cast<const S*>(x),    static_cast<const S*>(residual),
                           static_cast<S*>(y),          static_cast<const T*>(weight),
                           static_cast<const T*>(bias), static_cast<const T*>(mean),
-                          static_cast<const T*>(rstd), false};
+                          static_cast<const T*>(rstd), bool(relu)};
     with_size(k, [&](auto size) {
       forward_training<size.value>(s, channels_last, f, static_cast<T*>(mean), static_cast<T*>(var),
                                    static_cast<T*>(rstd), eps, threads);
