@@ -33,7 +33,7 @@ def why_composed(layer: nn.Module, input: Tensor) -> str | None:
     if norm.weight is not None or norm.bias is not None:
         return 'its norm has a scale and a shift of its own'
     if type(dw).forward is not DepthwiseTransform.forward or any(
-        'forward' in vars(m) for m in (norm, dw)
+        'forward' in m.__dict__ for m in (norm, dw)
     ):
         return 'another forward has been put in the place of its transform or its norm'
     if any(getattr(m, hooks) for m in (norm, dw) for hooks in _HOOKS) or any(

@@ -14,7 +14,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
 from bnet_mm.checkpoint import contents_of, latest_checkpoint, read_checkpoint
@@ -137,7 +136,8 @@ def test_a_file_without_permission(tmp_path):
 
 
 def test_a_pickle_protocol_that_torch_does_not_read_safely_is_named(tmp_path):
-    history = HistoryBuffer([1.0], [1])
+    logging = pytest.importorskip('mmengine.logging')
+    history = logging.HistoryBuffer([1.0], [1])
     for checkpoint in ({'w': torch.ones(1)}, {'loss': history, 'n': np.float32(1)}):
         torch.save(checkpoint, tmp_path / 'x.pth', pickle_protocol=4)
         with pytest.raises(InputError, match=r'x\.pth is pickled in protocol 4'):
