@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
+from bnet_mm.checkpoint import read_checkpoint
 
 
 def test_training_reports_evaluates_and_its_checkpoint_is_tested(tiny_config, run_tool, tmp_path):
@@ -24,7 +24,7 @@ def test_training_reports_evaluates_and_its_checkpoint_is_tested(tiny_config, ru
     checkpoint = tmp_path / 'run/epoch_1.pth'
     kernels = {
         name: value
-        for name, value in torch.load(checkpoint, weights_only=True)['state_dict'].items()
+        for name, value in read_checkpoint(checkpoint)['state_dict'].items()
         if name.endswith('dw.weight')
     }
     assert len(kernels) == 8
@@ -100,6 +100,6 @@ def test_one_line_works_with_mmdets_own_launcher(tiny_config, tmp_path):
         check=True,
         capture_output=True,
     )
-    state = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)['state_dict']
+    state = read_checkpoint(tmp_path / 'run/epoch_1.pth')['state_dict']
     assert state['backbone.layer1.0.bn2.dw.weight'].shape == (8, 1, 3, 3)
     assert 'backbone.layer1.0.bn1.weight' in state
