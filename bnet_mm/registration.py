@@ -5,31 +5,41 @@ backbones of a library are replaced under their own names when that library's re
 modules, which mmengine does on first use: importing `bnet_mm` imports none of the libraries.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 
-from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
 
 from bnet_mm import compat
-from bnet_mm.norm import BNET, SyncBNET
+from bnet_mm.frelu import FReLU
+from bnet_mm.norm import BNET, GNET, INET, SNET, BNReLUConv, SwitchNorm2d, SyncBNET
 
-# Library scope -> the module that registers its placement-aware backbones.
+# Library scope -> the modules that register its placement-aware backbones, and its datasets.
 BACKBONES = {
-    'mmaction': 'bnet_mm.backbones.mmaction',
-    'mmdet': 'bnet_mm.backbones.mmdet',
-    'mmpretrain': 'bnet_mm.backbones.mmpretrain',
-    'mmseg': 'bnet_mm.backbones.mmseg',
+    'mmaction': ['bnet_mm.backbones.mmaction'],
+    'mmdet': ['bnet_mm.backbones.mmdet'],
+    'mmpretrain': [
+        'bnet_mm.backbones.mmpretrain',
+        'bnet_mm.backbones.birealnet',
+        'bnet_mm.backbones.cifar_resnet',
+    ],
+    'mmseg': ['bnet_mm.backbones.mmseg'],
 }
+CIFAR = {'mmpretrain': ['bnet_mm.datasets']}
 # The module that registers the optimizer constructors of all libraries, and those of one.
-OPTIMIZERS = 'bnet_mm.optim.default'
-OPTIMIZERS_OF = {'mmaction': 'bnet_mm.optim.mmaction'}
+OPTIMIZERS = ['bnet_mm.optim.default']
+OPTIMIZERS_OF = {'mmaction': ['bnet_mm.optim.mmaction']}
 
 
 def register() -> None:
     """Registers everything with mmengine; called once, by `import bnet_mm`."""
     compat.apply()
-    for norm in (BNET, SyncBNET):
+    for norm in (BNET, SyncBNET, GNET, SNET, INET, BNReLUConv):
         MODELS.register_module(norm.__name__, module=norm)
-    _load_with_children(MODELS, BACKBONES.get)
+    MODELS.register_module('SN', module=SwitchNorm2d)
+    MODELS.register_module('FReLU', module=FReLU)
+    _load_with_children(MODELS, lambda scope: BACKBONES.get(scope, []))
+    _load_with_children(DATASETS, lambda scope: CIFAR.get(scope, []))
     # A library's registry looks into mmengine's without loading it, so each must know of it.
     _load_with(OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS)
     _load_with_children(
@@ -37,27 +47,26 @@ def register() -> None:
     )
 
 
-def _load_with_children(root: Registry, module_of) -> None:
-    """Makes each library's registry below `root` load `module_of(scope)` with its own modules."""
+def _load_with_children(root: Registry, modules_of: Callable[[str], list[str]]) -> None:
+    """Makes each library's registry below `root` load `modules_of(scope)` with its own modules."""
     for child in root.children.values():
-        _load_with(child, module_of(child.scope))
+        _load_with(child, modules_of(child.scope))
 
     # mmengine has no public event for 'a library's registry is born', and this is where it joins
     # its root; the library's own modules are imported later, from `_locations`.
     add_child = root._add_child
 
-    def add_child_and_module(registry: Registry) -> None:
+    def add_child_and_modules(registry: Registry) -> None:
         add_child(registry)
-        _load_with(registry, module_of(registry.scope))
+        _load_with(registry, modules_of(registry.scope))
 
-    root._add_child = add_child_and_module
+    root._add_child = add_child_and_modules
 
 
-def _load_with(registry: Registry, module: str | None) -> None:
-    if module is None:
-        return
+def _load_with(registry: Registry, modules: list[str]) -> None:
     if registry._imported:
-        import_module(module)
+        for module in modules:
+            import_module(module)
     else:
         # A new list: mmengine's default for it is one list, shared by all registries.
-        registry._locations = [*registry._locations, module]
+        registry._locations = [*registry._locations, *modules]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnet_mm.norm import EnhancedNorm
-from bnet_mm.placement import LETTERS, block_kind, norm_after_conv
+from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 
 # Modules whose BasicBlock and Bottleneck run: convolution, norm, ReLU, ..., convolution, norm, plus
 # identity, ReLU.

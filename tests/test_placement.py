@@ -25,13 +25,18 @@ EXACT = {
     ('resnext50_32x4d', 3, 'C'): (25.150e6, 4.280e9),
     ('resnet18', None, None): (11.690e6, 1.814e9),
     ('resnet18', 3, 'C'): (11.705e6, 1.821e9),
+    # BNET after the expansion: the paper's 330, 113 and 48 million.
+    ('mobilenet_v2', 3, None): (3.562e6, 330.8e6),
+    ('mobilenet_v2 0.5', 3, None): (1.997e6, 113.5e6),
+    ('mobilenet_v2 0.25', 3, None): (1.534e6, 48.1e6),
 }
 
 
 @pytest.mark.parametrize(('arch', 'k', 'positions'), EXACT)
 def test_parameters_and_macs_are_the_papers(arch, k, positions):
     with torch.device('meta'):
-        model = torchvision.models.get_model(arch)
+        name, _, width = arch.partition(' ')
+        model = torchvision.models.get_model(name, **({'width_mult': float(width)} if width else {}))
         if k is not None:
             enhance(model, k, positions)
         with FlopCounterMode(display=False) as counter:
@@ -81,6 +86,33 @@ def test_position_c_is_the_last_norm_of_each_block_and_nothing_else():
     assert all(name.endswith('.bn3') for name in enhanced)
 
 
+@pytest.mark.parametrize(
+    ('positions', 'norms', 'last'),
+    [
+        (None, 16, 'features.17.conv.0.1'),
+        ('A', 16, 'features.17.conv.0.1'),
+        ('B', 17, 'features.17.conv.1.1'),
+        ('C', 17, 'features.17.conv.3'),
+        ('ABC', 50, 'features.17.conv.3'),
+        ('all', 52, 'features.18.1'),
+    ],
+)
+def test_inverted_residual_blocks(positions, norms, last):
+    model = build('torchvision', 'mobilenet_v2').eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = model(x)
+    enhance(model, 3, positions)
+    enhanced = [name for name, m in model.named_modules() if isinstance(m, BNET)]
+    assert (len(enhanced), enhanced[-1]) == (norms, last)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_expansion_is_found_among_squeeze_and_excitation():
+    model = enhance(build('torchvision', 'mobilenet_v3_large'), 3)
+    enhanced = [name for name, m in model.named_modules() if isinstance(m, BNET)]
+    assert len(enhanced) == 14 and all(name.endswith('.block.0.1') for name in enhanced)
+
+
 def test_carries_over_what_the_norm_had():
     model = build('torchvision', 'resnet18').double()
     norm = model.layer1[0].bn2
@@ -105,9 +137,9 @@ def test_keeps_synchronized_statistics():
 @pytest.mark.parametrize(
     ('model', 'positions', 'sentence'),
     [
-        ('vgg11_bn', 'C', "no residual block.*positions='all' would enhance its 8 batch norms"),
-        ('vgg11', 'all', 'it has no batch norm$'),
-        ('vgg11', 'C', 'it has no residual block of a class called BasicBlock or Bottleneck$'),
+        ('vgg11_bn', 'C', "no block of a class.*positions='all' would enhance its 8 norms"),
+        ('vgg11', 'all', 'it has no norm$'),
+        ('vgg11', 'C', 'no block of a class called BasicBlock, Bottleneck or InvertedResidual$'),
         ('resnet18', 'B', 'position B of layer1.0, a BasicBlock, does not exist'),
     ],
 )
@@ -118,8 +150,8 @@ def test_names_what_it_could_not_place(model, positions, sentence):
 
 def test_a_norm_that_does_more_than_normalize_is_named_and_nothing_is_changed():
     model = build('torchvision', 'resnet18')
-    model.layer4[1].bn2 = nn.GroupNorm(8, 512)
-    with pytest.raises(InputError, match=r'layer4\.1\.bn2 is a GroupNorm'):
+    model.layer4[1].bn2 = nn.LocalResponseNorm(8)
+    with pytest.raises(InputError, match=r'layer4\.1\.bn2 is a LocalResponseNorm'):
         enhance(model, 3)
     assert not any(isinstance(m, BNET) for m in model.modules())
     with pytest.raises(InputError, match='is a BatchNormAct2d'):
@@ -133,7 +165,7 @@ def test_norms_of_other_than_pictures_are_refused(conv, norm):
     model = nn.Sequential(conv(3, 4, 1), norm(4))
     with pytest.raises(InputError, match=f'1 is a {norm.__name__}, not a BatchNorm2d'):
         enhance(model, 3, 'all')
-    with pytest.raises(InputError, match=r'BasicBlock or Bottleneck$'):  # nor is 'all' advised
+    with pytest.raises(InputError, match=r'or InvertedResidual$'):  # nor is 'all' advised
         enhance(model, 3)
 
 
@@ -143,7 +175,7 @@ def test_enhancing_twice_is_refused():
         enhance(model, 5)
 
 
-@pytest.mark.parametrize('positions', ['c', 'D', '', 'AA', 'All', None, 3, ('A', 'B')])
+@pytest.mark.parametrize('positions', ['c', 'D', '', 'AA', 'All', 3, ('A', 'B')])
 def test_typos_in_positions_are_named(positions):
     with pytest.raises(InputError, match='positions must be'):
         enhance(build('torchvision', 'resnet18'), 3, positions)

@@ -1,13 +1,19 @@
 """Draws small labelled datasets in the layouts of real ones.
 
 tools/make_demo_data.py coco --out data        # writes data/coco
-tools/make_demo_data.py all --out data         # data/coco, cityscapes, VOCdevkit/VOC2012, ucf101
+tools/make_demo_data.py all --out data         # data/coco, cityscapes, imagenet, ...
 """
 
 import argparse
 from pathlib import Path
 
-from bnet_mm.demo import write_cityscapes, write_coco, write_ucf101, write_voc
+from bnet_mm.demo import (
+    write_cityscapes,
+    write_coco,
+    write_imagenet,
+    write_ucf101,
+    write_voc,
+)
 from bnet_mm.engine.command_line import exit_on_input_error, positive
 
 # What to call, and the dataset's place below --out in the stock configs.
@@ -16,6 +22,7 @@ LAYOUTS = {
     'cityscapes': (write_cityscapes, 'cityscapes'),
     'voc': (write_voc, 'VOCdevkit/VOC2012'),
     'ucf101': (write_ucf101, 'ucf101'),
+    'imagenet': (write_imagenet, 'imagenet'),
 }
 
 

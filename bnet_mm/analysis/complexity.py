@@ -13,14 +13,13 @@ from torch import nn
 
 from bnet_mm.analysis import dataless
 from bnet_mm.analysis.counting import Complexity, count_complexity
-from bnet_mm.backbones.placement_aware import PLAIN, bnet_class
+from bnet_mm.backbones.placement_aware import bnet_class, plain_norm_cfg
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.inputs import check_library, check_norms, config_errors
 from bnet_mm.errors import InputError
 from bnet_mm.placement import enhance
 
 PAPER_COSTS = Path(__file__).with_name('paper_costs.yml')
-BNET_KEYS = ('k', 'dilation', 'positions')
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def bn_twin(cfg: Config) -> Config:
     """Returns a copy of `cfg` in which every BNET is the plain batch norm it was built on."""
     twin = deepcopy(cfg)
     for norm_cfg in _norm_cfgs(twin.model):
-        norm_cfg['type'] = PLAIN[bnet_class(norm_cfg['type'])]
-        for key in BNET_KEYS:
-            norm_cfg.pop(key, None)
+        plain = plain_norm_cfg(norm_cfg)
+        norm_cfg.clear()
+        norm_cfg.update(plain)
     return twin
 
 
@@ -162,7 +161,8 @@ def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 def _bnets(model_cfg: object) -> Iterator[str]:
     for norm_cfg in _norm_cfgs(model_cfg):
         spread = f' dilation {norm_cfg["dilation"]}' if norm_cfg.get('dilation', 1) > 1 else ''
-        yield f'BNET-{norm_cfg.get("k", 3)}{spread}'
+        kind = bnet_class(norm_cfg['type']).__name__.removeprefix('Sync')
+        yield f'{kind}-{norm_cfg.get("k", 3)}{spread}'
 
 
 def _norm_cfgs(node: object) -> Iterator[dict]:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bnet_mm.binary import BINARY_OPERATIONS_PER_FLOP, BinaryConv2d
+
 # What the counter of mmcv 1.x, which the paper's detection and segmentation figures come from,
 # counts once for each element of the output or of the input. It does not know SyncBatchNorm.
 BY_OUTPUT = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.ELU, nn.LeakyReLU)
@@ -27,7 +29,7 @@ class Complexity:
         parameters: all parameters.
         trained: the parameters that are not frozen; the paper's `#Params` of its detectors.
         macs: multiply-accumulates of convolutions and matrix products; a k x k BNET adds k*k for
-            each element of its output.
+            each element of its output, and 64 binary ones count as one, as in Bi-Real Net's paper.
         flops: the paper's GFLOPs, in units: `macs`, 1 for each element of a convolution's output
             that gets a bias, of an activation and of what is pooled, and 2 for each element of a
             batch norm with scale and shift (1 without, none if it is synchronized).
@@ -52,7 +54,7 @@ def count_complexity(model: nn.Module, forward: Callable[[], object]) -> Complex
 
     Meta tensors will do: nothing needs to be computed.
     """
-    elements, deformable = [], []
+    elements, deformable, binary = [], [], []
 
     def count_elements(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         biased = isinstance(module, nn.modules.conv._ConvNd) and module.bias is not None
@@ -67,11 +69,16 @@ def count_complexity(model: nn.Module, forward: Callable[[], object]) -> Complex
     def count_deformable(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         deformable.append(output.numel() * module.weight[0].numel())
 
+    def count_binary(module: BinaryConv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        binary.append(output.numel() * module.weight[0].numel())
+
     hooks = []
     for module in model.modules():
         hooks.append(module.register_forward_hook(count_elements))
         if DEFORMABLE & {base.__name__ for base in type(module).__mro__}:
             hooks.append(module.register_forward_hook(count_deformable))
+        if isinstance(module, BinaryConv2d):
+            hooks.append(module.register_forward_hook(count_binary))
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             forward()
@@ -79,6 +86,7 @@ def count_complexity(model: nn.Module, forward: Callable[[], object]) -> Complex
         for hook in hooks:
             hook.remove()
     macs = counter.get_total_flops() // 2 + sum(deformable)
+    macs -= sum(binary) - sum(binary) // BINARY_OPERATIONS_PER_FLOP
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return Complexity(
         parameters=sum(size for size, _ in sizes),

@@ -17,6 +17,7 @@ from bnet_mm.errors import InputError
 # and ImageNet's, which are UCF-101's too.
 SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 1024), 'mmaction': (224, 224)}
 DEFAULT_SHAPE = (224, 224)
+CIFAR_SHAPE = (32, 32)
 PROPOSALS = 1000
 
 
@@ -25,6 +26,9 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     size = ((cfg.get('model') or {}).get('data_preprocessor') or {}).get('size')
     if cfg.get('default_scope') == 'mmseg' and isinstance(size, (tuple, list)):
         return tuple(size)
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    if 'CIFAR' in str(dataset.get('type')):
+        return CIFAR_SHAPE
     return SHAPES.get(cfg.get('default_scope'), DEFAULT_SHAPE)
 
 

@@ -1,16 +1,18 @@
-"""MMDetection's ResNet family, placement-aware under its own names."""
+"""MMDetection's ResNet family and MobileNetV2, placement-aware under its own names."""
 
+from mmdet.models.backbones import MobileNetV2 as _MobileNetV2
 from mmdet.models.backbones import ResNet as _ResNet
 from mmdet.models.backbones import ResNetV1d as _ResNetV1d
 from mmdet.models.backbones import ResNeXt as _ResNeXt
 from mmdet.registry import MODELS
 
+from bnet_mm.backbones.funnel_aware import FunnelAware
 from bnet_mm.backbones.placement_aware import PlacementAware
 
 
 @MODELS.register_module(force=True)
-class ResNet(PlacementAware, _ResNet):
-    """`mmdet.ResNet`; a BNET `norm_cfg` also takes `positions`."""
+class ResNet(FunnelAware, PlacementAware, _ResNet):
+    """`mmdet.ResNet`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
 
 
 @MODELS.register_module(force=True)
@@ -19,5 +21,10 @@ class ResNetV1d(PlacementAware, _ResNetV1d):
 
 
 @MODELS.register_module(force=True)
-class ResNeXt(PlacementAware, _ResNeXt):
-    """`mmdet.ResNeXt`; a BNET `norm_cfg` also takes `positions`."""
+class ResNeXt(FunnelAware, PlacementAware, _ResNeXt):
+    """`mmdet.ResNeXt`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+
+
+@MODELS.register_module(force=True)
+class MobileNetV2(PlacementAware, _MobileNetV2):
+    """`mmdet.MobileNetV2`; a BNET `norm_cfg` also takes `positions`."""

@@ -1,5 +1,6 @@
-"""MMPretrain's ResNet family, placement-aware under its own names."""
+"""MMPretrain's ResNet family and MobileNetV2, placement-aware under its own names."""
 
+from mmpretrain.models.backbones import MobileNetV2 as _MobileNetV2
 from mmpretrain.models.backbones import ResNet as _ResNet
 from mmpretrain.models.backbones import ResNet_CIFAR as _ResNet_CIFAR
 from mmpretrain.models.backbones import ResNetV1c as _ResNetV1c
@@ -7,12 +8,13 @@ from mmpretrain.models.backbones import ResNetV1d as _ResNetV1d
 from mmpretrain.models.backbones import ResNeXt as _ResNeXt
 from mmpretrain.registry import MODELS
 
+from bnet_mm.backbones.funnel_aware import FunnelAware
 from bnet_mm.backbones.placement_aware import PlacementAware
 
 
 @MODELS.register_module(force=True)
-class ResNet(PlacementAware, _ResNet):
-    """`mmpretrain.ResNet`; a BNET `norm_cfg` also takes `positions`."""
+class ResNet(FunnelAware, PlacementAware, _ResNet):
+    """`mmpretrain.ResNet`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
 
 
 @MODELS.register_module(force=True)
@@ -26,10 +28,15 @@ class ResNetV1d(PlacementAware, _ResNetV1d):
 
 
 @MODELS.register_module(force=True)
-class ResNeXt(PlacementAware, _ResNeXt):
-    """`mmpretrain.ResNeXt`; a BNET `norm_cfg` also takes `positions`."""
+class ResNeXt(FunnelAware, PlacementAware, _ResNeXt):
+    """`mmpretrain.ResNeXt`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
 
 
 @MODELS.register_module(force=True)
-class ResNet_CIFAR(PlacementAware, _ResNet_CIFAR):  # noqa: N801
-    """`mmpretrain.ResNet_CIFAR`; a BNET `norm_cfg` also takes `positions`."""
+class ResNet_CIFAR(FunnelAware, PlacementAware, _ResNet_CIFAR):  # noqa: N801
+    """`mmpretrain.ResNet_CIFAR`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+
+
+@MODELS.register_module(force=True)
+class MobileNetV2(PlacementAware, _MobileNetV2):
+    """`mmpretrain.MobileNetV2`; a BNET `norm_cfg` also takes `positions`."""

@@ -1,5 +1,6 @@
-"""MMSegmentation's ResNet family, placement-aware under its own names."""
+"""MMSegmentation's ResNet family and MobileNetV2, placement-aware under its own names."""
 
+from mmseg.models.backbones import MobileNetV2 as _MobileNetV2
 from mmseg.models.backbones import ResNet as _ResNet
 from mmseg.models.backbones import ResNetV1c as _ResNetV1c
 from mmseg.models.backbones import ResNetV1d as _ResNetV1d
@@ -27,3 +28,8 @@ class ResNetV1d(PlacementAware, _ResNetV1d):
 @MODELS.register_module(force=True)
 class ResNeXt(PlacementAware, _ResNeXt):
     """`mmseg.ResNeXt`; a BNET `norm_cfg` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class MobileNetV2(PlacementAware, _MobileNetV2):
+    """`mmseg.MobileNetV2`; a BNET `norm_cfg` also takes `positions`."""

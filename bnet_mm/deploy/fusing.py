@@ -23,7 +23,7 @@ from bnet_mm.deploy.structure import (
 )
 from bnet_mm.errors import InputError
 from bnet_mm.norm import EnhancedNorm
-from bnet_mm.placement import LETTERS, block_kind, norm_after_conv
+from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 
 # Of outputs in float64, relative to an output's largest value.
 TOLERANCE = 1e-9

@@ -21,7 +21,7 @@ from bnet_mm.engine.inputs import check_library, check_norms, config_errors, pre
 from bnet_mm.errors import InputError
 from bnet_mm.norm import EnhancedNorm
 from bnet_mm.norm.fused import computed_by
-from bnet_mm.placement import LETTERS, block_kind, norm_after_conv
+from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 
 
 @dataclass(frozen=True)

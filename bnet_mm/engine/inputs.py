@@ -1,5 +1,6 @@
 """Looks at what a run will need before anything is built, and says what is missing."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,10 +22,8 @@ LIBRARIES = {
     'mmaction': ('mmaction2', 'action'),
     'mmpretrain': ('mmpretrain', 'cls'),
 }
-NORM_KEYS = {
-    'type', 'k', 'dilation', 'positions', 'eps', 'momentum', 'track_running_stats',
-    'requires_grad', '_scope_', '_delete_',
-}  # fmt: skip
+# Of a norm_cfg: what is not an argument of the layer.
+NORM_KEYS = {'type', 'requires_grad', '_scope_', '_delete_'}
 
 
 def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:
@@ -98,16 +97,20 @@ def package_error(error: Exception) -> str:
 def check_norms(node: object, where: str = 'model') -> None:
     """Raises InputError for a BNET norm_cfg anywhere below `node` that cannot be built."""
     if isinstance(node, dict):
-        if bnet_class(node.get('type')):
-            unknown = sorted(set(node) - NORM_KEYS)
+        norm = bnet_class(node.get('type'))
+        if norm:
+            entries = list(inspect.signature(norm).parameters)
+            entries = [e for e in entries if e not in ('num_features', 'device', 'dtype')]
+            unknown = sorted(set(node) - NORM_KEYS - set(entries))
             if unknown:
+                entries.remove('_scope_')
                 raise InputError(
-                    f'{where}: BNET takes no {unknown[0]!r}; its entries are k, dilation, '
-                    f'positions, eps, momentum, track_running_stats and requires_grad'
+                    f'{where}: {norm.__name__} takes no {unknown[0]!r}; its entries are '
+                    f'{", ".join(entries)} and requires_grad'
                 )
             try:
                 check_kernel(node.get('k', 3), node.get('dilation', 1))
-                check_positions(node.get('positions', 'C'))
+                check_positions(node.get('positions'))
             except InputError as error:
                 raise InputError(f'{where}: {error}') from error
         for key, value in node.items():

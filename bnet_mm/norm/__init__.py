@@ -1,7 +1,32 @@
 """The layer and its arithmetic. Needs torch alone."""
 
+from torch import nn
+
 from bnet_mm.norm.bnet import BNET, SyncBNET
+from bnet_mm.norm.control import BNReLUConv
 from bnet_mm.norm.depthwise import DepthwiseTransform
 from bnet_mm.norm.enhanced import EnhancedNorm
+from bnet_mm.norm.family import GNET, INET, SNET
+from bnet_mm.norm.switchable import SwitchNorm2d
 
-__all__ = ['BNET', 'DepthwiseTransform', 'EnhancedNorm', 'SyncBNET']
+__all__ = [
+    'BNET', 'BNReLUConv', 'DepthwiseTransform', 'EnhancedNorm', 'GNET', 'INET', 'SNET',
+    'SwitchNorm2d', 'SyncBNET', 'is_norm', 'is_plain_norm',
+]  # fmt: skip
+
+PLAIN_NORMS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    SwitchNorm2d,
+)
+
+
+def is_plain_norm(module: nn.Module) -> bool:
+    """Tells whether a module normalizes maps, with at most one scale and shift for a channel."""
+    return isinstance(module, PLAIN_NORMS)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Tells whether a module stands in the place of a norm, plain or of this package."""
+    return isinstance(module, (*PLAIN_NORMS, EnhancedNorm, BNReLUConv))

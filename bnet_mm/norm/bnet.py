@@ -2,9 +2,8 @@
 
 from torch import nn
 
-from bnet_mm.errors import InputError
 from bnet_mm.norm.depthwise import check_kernel
-from bnet_mm.norm.enhanced import EnhancedNorm
+from bnet_mm.norm.enhanced import EnhancedNorm, refuse_positions
 
 
 class BNET(EnhancedNorm):
@@ -49,12 +48,7 @@ class BNET(EnhancedNorm):
         _scope_: str | None = None,
     ):
         k, dilation = check_kernel(k, dilation)
-        if positions not in (None, 'all'):
-            raise InputError(
-                f'BNET: positions={positions!r} was given to a network that does not place norms. '
-                f'Leave positions out of this norm_cfg to enhance every norm it builds, or build '
-                f"the network with plain BN and call bnet_mm.enhance(model, k={k}, positions='...')"
-            )
+        refuse_positions('BNET', positions)
         norm = self._norm_class(
             num_features,
             eps=eps,

@@ -9,6 +9,21 @@ from bnet_mm.norm.fused import fused_forward, why_composed
 from bnet_mm.norm.synchronized import group_of, synchronized_batch_norm
 
 
+def refuse_positions(layer: str, positions: str | None) -> None:
+    """Checks that nobody expects the layer `layer` to place itself.
+
+    Raises:
+        InputError: `positions` came from a network that does not take it out of `norm_cfg`, so
+            that the network would silently differ from what was asked for.
+    """
+    if positions not in (None, 'all'):
+        raise InputError(
+            f'{layer}: positions={positions!r} was given to a network that does not place norms. '
+            f'Leave positions out of this norm_cfg to enhance every norm it builds, or build '
+            f"the network with the plain norm and call bnet_mm.enhance(model, k, positions='...')"
+        )
+
+
 class EnhancedNorm(nn.Module):
     """`y = depthwise_kxk(norm(x)) + bias`, zero padding on the normalized map (paper, eq. 5).
 
@@ -66,6 +81,14 @@ class EnhancedNorm(nn.Module):
         self.norm.reset_parameters()
         self.dw.reset_parameters()
 
+    def zero_output(self) -> None:
+        """Makes kernel and bias 0, as `zero_init_residual` makes the scale of a block's last norm.
+
+        The kernel still gets a gradient, and the block learns from the first step.
+        """
+        nn.init.zeros_(self.dw.weight)
+        nn.init.zeros_(self.dw.bias)
+
     def forward(self, input: Tensor) -> Tensor:
         # The norm's own check is gone once a library has converted it to synchronized statistics
         # and back, and a convolution would read a (C, H, W) map as an unbatched image.
@@ -119,10 +142,9 @@ class EnhancedNorm(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # By keys and shapes, not by `_version`: checkpoint loaders drop the metadata.
+        of_norm = ('running_mean', 'running_var', 'num_batches_tracked', *self.norm.state_dict())
         renamed = {
-            'running_mean': 'norm.running_mean',
-            'running_var': 'norm.running_var',
-            'num_batches_tracked': 'norm.num_batches_tracked',
+            **{name: f'norm.{name}' for name in of_norm},
             'weight': 'dw.weight',
             'bias': 'dw.bias',
             'bnconv.weight': 'dw.weight',  # the paper's authors' name of the kernel

@@ -1,0 +1,5 @@
+# ResNet-50 with BNET-1, which is BN, ImageNet, 100 epochs, batch 256 (paper, table 9).
+_base_ = 'resnet50_bn_100e_in1k.py'
+custom_imports = dict(imports=['bnet_mm'])
+
+model = dict(backbone=dict(norm_cfg=dict(type='BNET', k=1)))
