@@ -10,8 +10,8 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.norm import EnhancedNorm
 from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.norm import EnhancedNorm
 
 # Modules whose BasicBlock and Bottleneck run: convolution, norm, ReLU, ..., convolution, norm, plus
 # identity, ReLU.

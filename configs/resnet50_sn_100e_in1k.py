@@ -4,5 +4,5 @@ custom_imports = dict(imports=['bnet_mm'])
 
 model = dict(backbone=dict(norm_cfg=dict(type='SN')))
 
-# Before each evaluation the statistics of the batch are the average over batches, as SN's paper has it.
+# Evaluation has the average of the statistics over batches, as the paper of SN.
 custom_hooks = [dict(type='PreciseBNHook', num_samples=8192, priority='ABOVE_NORMAL')]

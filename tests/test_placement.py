@@ -36,7 +36,8 @@ EXACT = {
 def test_parameters_and_macs_are_the_papers(arch, k, positions):
     with torch.device('meta'):
         name, _, width = arch.partition(' ')
-        model = torchvision.models.get_model(name, **({'width_mult': float(width)} if width else {}))
+        options = {'width_mult': float(width)} if width else {}
+        model = torchvision.models.get_model(name, **options)
         if k is not None:
             enhance(model, k, positions)
         with FlopCounterMode(display=False) as counter:

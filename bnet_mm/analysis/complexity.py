@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import yaml
 from mmengine.config import Config
-from torch import nn
 
 from bnet_mm.analysis import dataless
 from bnet_mm.analysis.counting import Complexity, count_complexity
@@ -17,7 +16,6 @@ from bnet_mm.backbones.placement_aware import bnet_class, plain_norm_cfg
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.inputs import check_library, check_norms, config_errors
 from bnet_mm.errors import InputError
-from bnet_mm.placement import enhance
 
 PAPER_COSTS = Path(__file__).with_name('paper_costs.yml')
 
@@ -30,7 +28,7 @@ class CostRow:
         name: the config, or the paper's model.
         norm: the norm, as the paper writes it.
         shape: height and width of the input.
-        cost: what it costs; None for a model that is not built here.
+        cost: what it costs.
         over_bn: what that is more than the same network with plain BN.
         paper: the paper's `table`, `params` (millions) and `gflops`, as far as it has them.
     """
@@ -38,8 +36,8 @@ class CostRow:
     name: str
     norm: str
     shape: tuple[int, int]
-    cost: Complexity | None
-    over_bn: Complexity | None
+    cost: Complexity
+    over_bn: Complexity
     paper: dict
 
 
@@ -92,15 +90,8 @@ def paper_costs(configs: str | Path) -> Iterator[CostRow]:
     """
     for row in _paper_rows():
         name = f'{row["model"]}, table {row["table"]}'
-        if 'config' in row:
-            ours = _shipped(str(Path(configs) / f'{row["config"]}.py'))
-            yield CostRow(name, row['norm'], ours.shape, ours.cost, ours.over_bn, row)
-            continue
-        shape, cost, over_bn = dataless.DEFAULT_SHAPE, None, None
-        if 'torchvision' in row:
-            cost = _torchvision_cost(row)
-            over_bn = cost - _torchvision_cost({**row, 'norm': 'BN'})
-        yield CostRow(name, row['norm'], shape, cost, over_bn, row)
+        ours = _shipped(str(Path(configs) / f'{row["config"]}.py'))
+        yield CostRow(name, row['norm'], ours.shape, ours.cost, ours.over_bn, row)
 
 
 @cache
@@ -114,7 +105,8 @@ def _paper_rows() -> list[dict]:
 
 
 def _paper_rows_by_config() -> dict[str, dict]:
-    return {row['config']: row for row in _paper_rows() if 'config' in row}
+    # Of a config that stands in several tables, the first.
+    return {row['config']: row for row in reversed(_paper_rows())}
 
 
 def _count(cfg: Config, shape: tuple[int, int]) -> Complexity:
@@ -128,34 +120,6 @@ def _count(cfg: Config, shape: tuple[int, int]) -> Complexity:
     except (RuntimeError, TypeError):
         # Some models decide by values, or use operators that have no meta version: these compute.
         return count_on('cpu')
-
-
-def _torchvision_cost(row: dict) -> Complexity:
-    import torchvision
-
-    with torch.device('meta'):
-        width = {'width_mult': row['width']} if 'width' in row else {}
-        model = torchvision.models.get_model(row['torchvision'], **width).eval()
-        if row['norm'].startswith('BNET'):
-            k = int(row['norm'].split()[0].partition('-')[2])
-            placing = {key: row[key] for key in ('positions', 'dilation') if key in row}
-            for part, positions in _places(model):
-                enhance(part, k, **{'positions': positions, **placing})
-        picture = torch.empty(1, 3, *dataless.DEFAULT_SHAPE)
-        return count_complexity(model, lambda: model(picture))
-
-
-def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Yields the parts of a torchvision model to enhance, and where in them."""
-    expansions = [
-        module.conv[0]
-        for module in model.modules()
-        if type(module).__name__ == 'InvertedResidual' and len(module.conv) == 4
-    ]
-    if expansions:
-        yield from ((expansion, 'all') for expansion in expansions)
-    else:
-        yield model, 'C'
 
 
 def _bnets(model_cfg: object) -> Iterator[str]:

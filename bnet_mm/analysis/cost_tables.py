@@ -51,15 +51,12 @@ def as_json(rows: Sequence[CostRow]) -> str:
 
 def _cells(row: CostRow) -> list[str]:
     cells = [row.name, row.norm, '{}x{}'.format(*row.shape)]
-    if row.cost is None:
-        cells += ['-'] * 7
-    else:
-        cells += [_short(row.cost.parameters / 1e6), _short(row.cost.trained / 1e6)]
-        cells += [_short(row.cost.macs / 1e9), _short(row.cost.flops / 1e9)]
-        more = row.over_bn
-        cells += [
-            f'{value:+.3f}' for value in (more.parameters / 1e6, more.macs / 1e9, more.flops / 1e9)
-        ]
+    cells += [_short(row.cost.parameters / 1e6), _short(row.cost.trained / 1e6)]
+    cells += [_short(row.cost.macs / 1e9), _short(row.cost.flops / 1e9)]
+    more = row.over_bn
+    cells += [
+        f'{value:+.3f}' for value in (more.parameters / 1e6, more.macs / 1e9, more.flops / 1e9)
+    ]
     cells += [str(row.paper.get(key, '-')) for key in ('params', 'gflops')]
     return cells
 

@@ -58,13 +58,14 @@ class _BiRealNet(BaseBackbone):
         base_channels: int = 64,
         out_indices: tuple[int, ...] = (3,),
         frozen_stages: int = -1,
-        norm_cfg: dict = dict(type='BN'),
+        norm_cfg: dict | None = None,
         norm_eval: bool = False,
         init_cfg: dict | list | None = (
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
         ),
     ):
+        norm_cfg = norm_cfg or dict(type='BN')
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         if depth not in self.arch_settings:
             raise KeyError(f'BiRealNet: depth is one of {[*self.arch_settings]}, got {depth}')
@@ -125,7 +126,7 @@ class BiRealNet(PlacementAware, _BiRealNet):
         base_channels: width of the first stage.
         out_indices: stages, from 0 to 3, whose outputs are returned.
         frozen_stages: stages that are not trained, with the stem; -1 for none.
-        norm_cfg: of all norms.
+        norm_cfg: of all norms; batch norm unless it is given.
         norm_eval: whether batch norms keep their statistics while training.
 
     Shape:

@@ -18,11 +18,9 @@ class _NormsByLayer:
     """Mixin: what the library does to each norm's `weight` and `bias`, done to a BNET."""
 
     def _load_torchvision_checkpoint(self, logger: MMLogger | None = None) -> None:
-        # The library goes through the names of plain norms, and passes over what it does not find.
-        if any(isinstance(module, EnhancedNorm) for module in self.modules()):
-            load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
-        else:
-            super()._load_torchvision_checkpoint(logger)
+        # The library knows torchvision's names of plain norms, and passes over what it does not
+        # find: another file, of a classifier say, would silently leave the start random.
+        load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
 
     def load_original_weights(self, logger: MMLogger | None = None) -> None:
         """Loads `pretrained`, under torchvision's or any other known names (ResNetTSM only)."""

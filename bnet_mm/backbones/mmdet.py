@@ -12,7 +12,7 @@ from bnet_mm.backbones.placement_aware import PlacementAware
 
 @MODELS.register_module(force=True)
 class ResNet(FunnelAware, PlacementAware, _ResNet):
-    """`mmdet.ResNet`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+    """`mmdet.ResNet`; `norm_cfg` also takes `positions`, and `act_cfg` FReLU."""
 
 
 @MODELS.register_module(force=True)
@@ -22,7 +22,7 @@ class ResNetV1d(PlacementAware, _ResNetV1d):
 
 @MODELS.register_module(force=True)
 class ResNeXt(FunnelAware, PlacementAware, _ResNeXt):
-    """`mmdet.ResNeXt`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+    """`mmdet.ResNeXt`; `norm_cfg` also takes `positions`, and `act_cfg` FReLU."""
 
 
 @MODELS.register_module(force=True)

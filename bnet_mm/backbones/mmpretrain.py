@@ -14,7 +14,7 @@ from bnet_mm.backbones.placement_aware import PlacementAware
 
 @MODELS.register_module(force=True)
 class ResNet(FunnelAware, PlacementAware, _ResNet):
-    """`mmpretrain.ResNet`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+    """`mmpretrain.ResNet`; `norm_cfg` also takes `positions`, and `act_cfg` FReLU."""
 
 
 @MODELS.register_module(force=True)
@@ -29,12 +29,12 @@ class ResNetV1d(PlacementAware, _ResNetV1d):
 
 @MODELS.register_module(force=True)
 class ResNeXt(FunnelAware, PlacementAware, _ResNeXt):
-    """`mmpretrain.ResNeXt`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+    """`mmpretrain.ResNeXt`; `norm_cfg` also takes `positions`, and `act_cfg` FReLU."""
 
 
 @MODELS.register_module(force=True)
 class ResNet_CIFAR(FunnelAware, PlacementAware, _ResNet_CIFAR):  # noqa: N801
-    """`mmpretrain.ResNet_CIFAR`; a BNET `norm_cfg` also takes `positions`, and `act_cfg` may say FReLU."""
+    """`mmpretrain.ResNet_CIFAR`; `norm_cfg` also takes `positions`, and `act_cfg` FReLU."""
 
 
 @MODELS.register_module(force=True)

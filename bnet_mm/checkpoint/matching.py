@@ -13,11 +13,12 @@ from bnet_mm.norm import EnhancedNorm
 def match_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns a checkpoint's tensors under the names that `model` has for them.
 
-    It is for networks with BNET, and for checkpoints with BNET; the rest is returned as it is. The
-    authors' names, a `backbone.` that one side has and the other has not, mmaction2's names and the
-    place of the classifier are told from the names on both sides. What cannot be the backbone of
-    `model` is refused, before a tensor of it has changed. Tensors of plain norms keep their form:
-    a BNET takes them (`EnhancedNorm`).
+    It is for networks with BNET, for checkpoints with BNET, and for those of which a plain network
+    would otherwise take nothing at all; the rest is returned as it is. The authors' names, a
+    `backbone.` that one side has and the other has not, mmaction2's names and the place of the
+    classifier are told from the names on both sides. What cannot be the backbone of `model` is
+    refused, before a tensor of it has changed. Tensors of plain norms keep their form: a BNET takes
+    them (`EnhancedNorm`).
 
     Args:
         model: a backbone, or a whole model around one.
@@ -29,21 +30,25 @@ def match_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
     """
     own = model.state_dict()
     enhanced = any(isinstance(module, EnhancedNorm) for module in model.modules())
-    if not enhanced and not _has_bnet(state):
+    if not enhanced and not _has_bnet(state) and own.keys() & state.keys():
         return state
     try:
         theirs, ours = detect_layout(state), detect_layout(own)
+        old = common_names(state, theirs)
     except InputError:
-        # No residual network on one side, or several: nothing to align. BNET's names are known.
-        renamed = _renamed(state, rename_kernels(state))
+        # No residual network on one side, or several: nothing to align but 'backbone.'. BNET's
+        # names are known.
+        prefixes = _prefix_of(state), _prefix_of(own)
+        names = _moved(state, own, *prefixes) | rename_kernels(state)
+        renamed = _renamed(state, names)
         _check_kernels(model, renamed)
         return renamed
-    old = common_names(state, theirs)
     network = _Sites(own, ours)
-    _check({name: state[key] for key, name in old.items()}, network, own)
-
-    names = {
-        key: network.name_of(name) or rename_kernels([key]).get(key, key)
+    if 'layer1.0.conv1.weight' in network.common:  # a MobileNet has stages of the same names
+        _check({name: state[key] for key, name in old.items()}, network, own)
+    names = _moved(state, own, theirs.prefix, ours.prefix)
+    names |= {
+        key: network.name_of(name) or names.get(key) or rename_kernels([key]).get(key, key)
         for key, name in old.items()
     }
     names |= _classifier(state, theirs, own)
@@ -88,6 +93,24 @@ def _plain(name: str) -> str:
 
 def _has_bnet(state: dict[str, Tensor]) -> bool:
     return any('.dw.weight' in key or 'bnconv' in key for key in state)
+
+
+def _prefix_of(state: dict[str, Tensor]) -> str:
+    return 'backbone.' if any(key.startswith('backbone.') for key in state) else ''
+
+
+def _moved(
+    state: dict[str, Tensor], own: dict[str, Tensor], theirs: str, ours: str
+) -> dict[str, str]:
+    """Returns new names of what is below `theirs` in a checkpoint and below `ours` in a network.
+
+    These are tensors that have no common name: of other norms, activations and networks.
+    """
+    if theirs == ours:
+        return {}
+    plain = {_plain(key) for key in own}
+    moved = {key: ours + key.removeprefix(theirs) for key in state if key.startswith(theirs)}
+    return {key: name for key, name in moved.items() if _plain(name) in plain}
 
 
 def _renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.deploy.blocks import ResidualBlock
 from bnet_mm.deploy.recording import Recording, record, tensors_in
 from bnet_mm.deploy.sample import Run, runs_on, weight_of
@@ -23,7 +24,6 @@ from bnet_mm.deploy.structure import (
 )
 from bnet_mm.errors import InputError
 from bnet_mm.norm import EnhancedNorm
-from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 
 # Of outputs in float64, relative to an output's largest value.
 TOLERANCE = 1e-9

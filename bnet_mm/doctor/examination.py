@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis import dataless
 from bnet_mm.backbones.placement_aware import bnet_class
+from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.checkpoint import contents_of, read_checkpoint
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.checkpoint.matching import match_checkpoint
@@ -21,7 +22,6 @@ from bnet_mm.engine.inputs import check_library, check_norms, config_errors, pre
 from bnet_mm.errors import InputError
 from bnet_mm.norm import EnhancedNorm
 from bnet_mm.norm.fused import computed_by
-from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,17 @@ from bnet_mm.norm.family import GNET, INET, SNET
 from bnet_mm.norm.switchable import SwitchNorm2d
 
 __all__ = [
-    'BNET', 'BNReLUConv', 'DepthwiseTransform', 'EnhancedNorm', 'GNET', 'INET', 'SNET',
-    'SwitchNorm2d', 'SyncBNET', 'is_norm', 'is_plain_norm',
+    'BNET',
+    'GNET',
+    'INET',
+    'SNET',
+    'BNReLUConv',
+    'DepthwiseTransform',
+    'EnhancedNorm',
+    'SwitchNorm2d',
+    'SyncBNET',
+    'is_norm',
+    'is_plain_norm',
 ]  # fmt: skip
 
 PLAIN_NORMS = (

@@ -10,7 +10,13 @@ from bnet_mm.engine.data.lists import check_list
 from bnet_mm.errors import InputError
 
 # What `tools/make_demo_data.py` draws, by a name that is part of the dataset's class.
-DRAWN = {'Coco': 'coco', 'Cityscapes': 'cityscapes', 'VOC': 'voc', 'Video': 'ucf101', 'ImageNet': 'imagenet'}
+DRAWN = {
+    'Coco': 'coco',
+    'Cityscapes': 'cityscapes',
+    'VOC': 'voc',
+    'Video': 'ucf101',
+    'ImageNet': 'imagenet',
+}
 
 
 def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
