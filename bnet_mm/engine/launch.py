@@ -155,7 +155,11 @@ def _input_errors(cfg: Config, weights: dict[str, str]) -> Iterator[None]:
             url for url in weights if '://' in url and not (downloads / Path(url).name).is_file()
         ]
         if not missing:
-            raise
+            raise InputError(
+                f'a dataset or a file that the config names could not be downloaded ({error}): '
+                f'connect this machine, or put it where the config looks for it; CIFAR-10 also '
+                f'comes as folders train and test in data_root, with a folder for each class'
+            ) from error
         raise InputError(
             f'{missing[0]} could not be downloaded ({error}): connect this machine, put the file '
             f'into {downloads}, or name another with {weights[missing[0]]}'

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from bnet_mm.engine.data.class_folders import check_class_folders
 from bnet_mm.engine.data.config_walk import annotation_file, datasets, folders, joined
 from bnet_mm.engine.data.lists import check_list
 from bnet_mm.errors import InputError
@@ -35,6 +36,7 @@ def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
                 )
         for dataset, where in datasets(cfg, stage):
             check_list(cfg, dataset, where)
+            check_class_folders(cfg, dataset, where)
 
 
 def _data_paths(cfg: Config, stage: str) -> Iterator[tuple[str, Path]]:

@@ -48,7 +48,7 @@ def _check_pictures(dataset: dict, where: str, kind: type) -> None:
                 f'{entry("img_suffix")}'
             )
         return
-    for number, line in _lines(listed):
+    for number, line in lines_of(listed):
         for key, suffix in (('img_path', 'img_suffix'), ('seg_map_path', 'seg_map_suffix')):
             path = folder_of.get(key) and folder_of[key] / f'{line.strip()}{entry(suffix)}'
             if path and not path.is_file():
@@ -64,7 +64,7 @@ def _check_clips(
     head = (cfg.get('model') or {}).get('cls_head') or {}
     classes = dataset.get('num_classes') or head.get('num_classes')
     delimiter = dataset.get('delimiter')
-    for number, line in _lines(listed):
+    for number, line in lines_of(listed):
         # As the library splits: a video's line at each single space, a frame folder's at any.
         words = line.strip().split(delimiter or (' ' if check is _video else None))
         problem = check(dataset, words) or _wrong_label(dataset, words, check, classes)
@@ -132,7 +132,7 @@ def _missing(dataset: dict, prefix: str, name: str, is_there: Callable[[Path], b
     return f'there is no {"file" if is_there is Path.is_file else "folder"} {path}'
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Yields number and text of each line of a list.
 
     Raises:
