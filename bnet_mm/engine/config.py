@@ -165,6 +165,10 @@ def _settle_loop(cfg: Config) -> None:
     """Resolves what an epoch-based base leaves behind when an option asks for iterations."""
     train_cfg = cfg.get('train_cfg') or {}
     kind = train_cfg.get('type')
+    if kind is None and 'by_epoch' in train_cfg:
+        kind = 'EpochBasedTrainLoop' if train_cfg['by_epoch'] else 'IterBasedTrainLoop'
+    elif 'by_epoch' in train_cfg:
+        train_cfg.pop('by_epoch')  # mmpretrain's bases; mmengine takes one of the two
     if kind == 'EpochBasedTrainLoop' and 'max_iters' in train_cfg:
         raise InputError(
             'train_cfg has max_iters and an EpochBasedTrainLoop: set train_cfg.max_epochs, or add '
