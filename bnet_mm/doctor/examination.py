@@ -20,7 +20,7 @@ from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.checkpoint.matching import match_checkpoint
 from bnet_mm.engine.inputs import check_library, check_norms, config_errors, pretrained_sources
 from bnet_mm.errors import InputError
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.norm import EnhancedNorm, is_plain_norm
 from bnet_mm.norm.fused import computed_by
 
 
@@ -100,18 +100,14 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
     inner = set()
     for name, module in model.named_modules():
         if isinstance(module, EnhancedNorm):
-            inner.add(id(module.norm))
+            inner.update(id(m) for m in module.norm.modules())
             norms.append(_facts(name, module, positions.get(name, '-'), groups))
-        elif _is_norm(module) and id(module) not in inner:
+        elif is_plain_norm(module) and id(module) not in inner:
+            inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
             kind = type(module).__name__
             others[kind] = others.get(kind, 0) + 1
     warnings = list(_warnings(cfg, model, norms, state, uncalled))
     return Examination(norms, others, warnings)
-
-
-def _is_norm(module: nn.Module) -> bool:
-    kinds = nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm
-    return isinstance(module, (*kinds, nn.modules.instancenorm._InstanceNorm))
 
 
 def _optimizer(model: nn.Module, cfg: Config) -> torch.optim.Optimizer | None:

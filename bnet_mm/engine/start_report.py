@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.engine.inputs import pretrained_sources
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.norm import EnhancedNorm, is_plain_norm
 
 
 class StartReportHook(Hook):
@@ -32,8 +32,9 @@ def describe_norms(model: nn.Module) -> str:
             spread = f' dilation {module.dilation}' if module.dilation > 1 else ''
             kinds[f'{type(module).__name__}-{module.k}{spread}'] += 1
             first, last = first or name, name
-            inner.add(id(module.norm))
-        elif isinstance(module, (_BatchNorm, nn.GroupNorm)) and id(module) not in inner:
+            inner.update(id(m) for m in module.norm.modules())
+        elif is_plain_norm(module) and id(module) not in inner:
+            inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
             plain[type(module).__name__] += 1
     others = ', '.join(f'{n} {kind}' for kind, n in plain.items()) or 'none'
     if not kinds:

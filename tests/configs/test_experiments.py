@@ -10,17 +10,32 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm.analysis import dataless
+from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.engine.config import load_config
-from bnet_mm.norm import BNET, SyncBNET
+from bnet_mm.norm import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, SyncBNET
 
 CONFIGS = sorted(Path('configs').glob('*.py'), key=lambda path: path.stem)
-BNETS = [path for path in CONFIGS if '_bnet' in path.stem]
-# Norms at position C: one for each block of the backbone.
-BLOCKS = {'r50': 16, 'r101': 33, 'x101': 33}
+# What differs from a twin by the norm alone.
+ENHANCED = [path for path in CONFIGS if re.search(r'_(bnet|gnet|snet|inet|bnconv)\d_', path.name)]
+# Norms at the paper's position: one for each block of the backbone, three at positions ABC.
+BLOCKS = {
+    'r50': 16, 'r101': 33, 'x101': 33, 'resnet18': 8, 'resnet50': 16, 'resnet101': 33,
+    'resnext50': 16, 'mobilenetv2': 16, 'birealnet18': 16, 'resnet20': 9, 'resnet56': 27,
+}  # fmt: skip
+KINDS = {
+    'bnet': BNET, 'gnet': GNET, 'snet': SNET, 'inet': INET, 'bnconv': BNReLUConv,
+}  # fmt: skip
 
 
 def twin(path: Path) -> Path:
-    return path.with_name(re.sub(r'_bnet\d_', '_bn_', path.name))
+    name = re.sub(r'_(dilated2|posa|posb|posabc)_', '_', path.name)
+    name = re.sub(r'_(bnet|bnconv)\d_', '_bn_', name)
+    return path.with_name(re.sub(r'_([gsi])net\d_', r'_\1n_', name))
+
+
+def enhancement(path: Path) -> tuple[str, int]:
+    found = re.search(r'_(bnet|gnet|snet|inet|bnconv)(\d)_', path.name)
+    return found[1], int(found[2])
 
 
 def metafiles() -> dict[str, dict]:
@@ -33,37 +48,66 @@ def metafiles() -> dict[str, dict]:
 
 def test_the_papers_rows_are_there():
     assert {path.stem for path in CONFIGS} == set(metafiles())
-    assert len(CONFIGS) == 36
-    assert all(twin(path).is_file() for path in BNETS)
+    assert len(CONFIGS) == 79
+    assert len(ENHANCED) == 49
+    assert all(twin(path).is_file() for path in ENHANCED)
 
 
-@pytest.mark.parametrize('path', BNETS, ids=lambda path: path.stem)
-def test_builds_with_bnet_after_the_last_convolution_of_each_block(path):
+@pytest.mark.parametrize('path', ENHANCED, ids=lambda path: path.stem)
+def test_builds_with_the_norm_at_the_papers_position_of_each_block(path):
     cfg = load_config(path)
     model = dataless.build(cfg, 'meta')
-    enhanced = {name: m for name, m in model.named_modules() if isinstance(m, BNET)}
-    assert len(enhanced) == BLOCKS[re.search('r50|x101|r101', path.stem)[0]]
-    assert {m.k for m in enhanced.values()} == {int(re.search(r'bnet(\d)', path.stem)[1])}
-    assert all(re.match(r'backbone\.layer\d\.\d+\.(bn3|conv3\.bn)$', name) for name in enhanced)
+    name, k = enhancement(path)
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, (EnhancedNorm, BNReLUConv))}
+    blocks = BLOCKS[re.match('|'.join(BLOCKS), re.sub(r'^[a-z_]+_(?=[rx]\d)', '', path.stem))[0]]
+    assert len(norms) == blocks * (3 if '_posabc_' in path.name else 1)
     synchronized = cfg.default_scope == 'mmseg'
-    assert {type(m) for m in enhanced.values()} == {SyncBNET if synchronized else BNET}
+    assert {type(m) for m in norms.values()} == {SyncBNET if synchronized else KINDS[name]}
+    sizes = {m.k if name != 'bnconv' else m.conv.kernel_size[0] for m in norms.values()}
+    assert sizes == {k}
+    dilations = {m.dilation for m in norms.values()} if name != 'bnconv' else {1}
+    assert dilations == {2 if '_dilated2_' in path.name else 1}
+    last = 'A' if 'mobilenet' in path.name or '_posa_' in path.name else 'C'
+    last = 'B' if '_posb_' in path.name else last
+    places = {
+        f'{prefix}.{norm_after_conv(block, LETTERS[kind][letter])[0]}'
+        for prefix, block in model.named_modules()
+        if (kind := block_kind(block))
+        for letter in ('ABC' if '_posabc_' in path.name else last)
+    }
+    assert set(norms) <= places
     plain = {
         type(m)
-        for name, m in model.named_modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and not name.endswith('.norm')
+        for n, m in model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and not n.endswith(('.norm', '.batch'))
     }
-    assert {issubclass(kind, nn.SyncBatchNorm) for kind in plain} == {synchronized}
+    assert {issubclass(kind, nn.SyncBatchNorm) for kind in plain} <= {synchronized}
 
 
-@pytest.mark.parametrize('path', BNETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', ENHANCED, ids=lambda path: path.stem)
 def test_differs_from_its_twin_by_the_norm_alone(path):
     bnet, bn = Config.fromfile(path), Config.fromfile(twin(path))
     norm_cfg = dict(bnet.model.backbone.pop('norm_cfg'))
     plain = dict(bn.model.backbone.pop('norm_cfg'))
-    assert norm_cfg.pop('k') in (3, 5, 7)
-    assert norm_cfg.pop('type') == plain.pop('type').replace('BN', 'BNET')
+    name, k = enhancement(path)
+    assert norm_cfg.pop('k') == k
+    assert norm_cfg.pop('dilation', 1) == (2 if '_dilated2_' in path.name else 1)
+    positions = re.search(r'_pos([abc]+)_', path.name)
+    assert norm_cfg.pop('positions', None) == (positions and positions[1].upper())
+    theirs = plain.pop('type')
+    expected = 'BNReLUConv' if name == 'bnconv' else theirs.replace('N', 'NET')
+    assert norm_cfg.pop('type') == expected
+    if name == 'inet':
+        assert plain.pop('affine')  # instance norms have no scale unless told
     assert norm_cfg == plain
     assert bnet.pop('custom_imports').imports == ['bnet_mm']
+    bn.pop('custom_imports', None)
+    # From the checkpoint of its own twin among the classifiers.
+    if '_frelu_' in path.name and bnet.default_scope == 'mmdet':
+        for cfg in (bnet, bn):
+            weights = cfg.pop('weights')
+            assert weights == cfg.model.backbone.init_cfg.pop('checkpoint')
+            assert Path('configs', f'{Path(weights).parent.name}.py').is_file()
     assert bnet.to_dict() == bn.to_dict()
 
 
@@ -71,13 +115,16 @@ def test_differs_from_its_twin_by_the_norm_alone(path):
 def test_holds_only_what_differs_from_its_base(path):
     text = path.read_text()
     base = re.search(r"^_base_ = '(.+)'$", text, re.M)[1]
-    assert base.startswith(('mmdet::', 'mmseg::', 'mmaction::')) or Path('configs', base).is_file()
+    assert (
+        base.startswith(('mmdet::', 'mmseg::', 'mmaction::', 'mmpretrain::'))
+        or Path('configs', base).is_file()
+    )
     assert len(text.splitlines()) <= 50
 
 
 def test_readme_and_metafiles_have_the_same_rows_and_figures():
-    readme = Path('README.md').read_text()
-    rows = dict(re.findall(r'^\| \[\w+\]\(configs/(\w+)\.py\) \|(.*)\|$', readme, re.M))
+    text = Path('README.md').read_text() + Path('docs/imagenet.md').read_text()
+    rows = dict(re.findall(r'^\| \[\w+\]\((?:\.\./)?configs/(\w+)\.py\) \|(.*)$', text, re.M))
     models = metafiles()
     assert set(rows) == set(models)
     for name, row in rows.items():
@@ -131,6 +178,32 @@ def test_schedules_are_the_papers():
     assert longest.train_cfg.max_epochs * longest.train_dataloader.dataset.times == 36
     assert longest.train_dataloader.dataset.type == 'RepeatDataset'
 
+    resnet = schedule('resnet50_bnet3_100e_in1k')
+    assert resnet.optim_wrapper.optimizer == dict(
+        type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0001
+    )
+    assert (resnet.train_cfg.max_epochs, resnet.param_scheduler.milestones) == (100, [30, 60, 90])
+    assert (resnet.train_dataloader.batch_size, resnet.auto_scale_lr.base_batch_size) == (32, 256)
+    longer = schedule('resnet50_bnet3_autoaug_270e_in1k')
+    assert (longer.train_cfg.max_epochs, longer.param_scheduler.milestones) == (270, [80, 160, 240])
+    assert longer.train_dataloader.dataset.pipeline[3].policies == 'imagenet'
+    mobile = schedule('mobilenetv2_w025_bnet3_150e_in1k')
+    assert mobile.optim_wrapper.optimizer == dict(
+        type='SGD', lr=0.05, momentum=0.9, weight_decay=0.00004
+    )
+    assert mobile.param_scheduler == dict(type='CosineAnnealingLR', T_max=150, by_epoch=True)
+    assert mobile.train_cfg.max_epochs == 150 and mobile.model.backbone.widen_factor == 0.25
+    bireal = schedule('birealnet18_bnet3_256e_in1k')
+    assert bireal.optim_wrapper.optimizer == dict(type='Adam', lr=0.001)
+    linear = bireal.param_scheduler
+    assert (linear.type, linear.start_factor, linear.end_factor, linear.end) == (
+        'LinearLR',
+        1,
+        0,
+        256,
+    )
+    assert (bireal.train_dataloader.batch_size, bireal.auto_scale_lr.base_batch_size) == (64, 512)
+
     retina = schedule('retinanet_r101_bnet5_fpn_1x')
     assert (retina.model.type, retina.train_cfg.max_epochs) == ('RetinaNet', 12)
 
@@ -142,6 +215,7 @@ def test_data_root_moves_all_of_the_data(path):
     assert '/elsewhere' in text
     assert 'data/coco' not in text and 'data/ucf101' not in text
     assert 'data/cityscapes' not in text and 'VOCdevkit' not in text
+    assert 'data/imagenet' not in text and 'data/cifar10' not in text
 
 
 def test_raw_frames_are_an_option():
@@ -162,7 +236,8 @@ def test_model_index_can_be_read_by_openmims_reader():
 
 
 def test_demo_configs_are_the_same_models():
-    for name in ('faster_rcnn_r18_bnet5_fpn_demo', 'pspnet_r18_bnet3_demo', 'tsn_r18_bnet3_demo'):
+    for name in ('faster_rcnn_r18_bnet5_fpn_demo', 'pspnet_r18_bnet3_demo', 'tsn_r18_bnet3_demo',
+                 'resnet18_bnet3_demo'):  # fmt: skip
         model = dataless.build(load_config(f'configs/demo/{name}.py'), 'meta')
         assert sum(isinstance(m, BNET) for m in model.modules()) == 8
         assert next(model.parameters()).device == torch.device('meta')
