@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from mmengine.config import Config
 from torch import nn
@@ -49,17 +48,18 @@ def metafiles() -> dict[str, dict]:
 def test_the_papers_rows_are_there():
     assert {path.stem for path in CONFIGS} == set(metafiles())
     assert len(CONFIGS) == 79
-    assert len(ENHANCED) == 49
+    assert len(ENHANCED) == 48
     assert all(twin(path).is_file() for path in ENHANCED)
 
 
 @pytest.mark.parametrize('path', ENHANCED, ids=lambda path: path.stem)
 def test_builds_with_the_norm_at_the_papers_position_of_each_block(path):
     cfg = load_config(path)
-    model = dataless.build(cfg, 'meta')
+    # MMPretrain's ResNet reads numbers off a tensor while it is built.
+    model = dataless.build(cfg, 'cpu' if cfg.default_scope == 'mmpretrain' else 'meta')
     name, k = enhancement(path)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, (EnhancedNorm, BNReLUConv))}
-    blocks = BLOCKS[re.match('|'.join(BLOCKS), re.sub(r'^[a-z_]+_(?=[rx]\d)', '', path.stem))[0]]
+    blocks = BLOCKS[re.search('|'.join(sorted(BLOCKS, key=len, reverse=True)), path.stem)[0]]
     assert len(norms) == blocks * (3 if '_posabc_' in path.name else 1)
     synchronized = cfg.default_scope == 'mmseg'
     assert {type(m) for m in norms.values()} == {SyncBNET if synchronized else KINDS[name]}
@@ -146,6 +146,10 @@ def cost_columns(name: str) -> list[float]:
             if k in row]  # fmt: skip
 
 
+def without_scope(cfg: dict) -> dict:
+    return {key: value for key, value in cfg.items() if key != '_scope_'}
+
+
 def schedule(name: str) -> Config:
     return load_config(f'configs/{name}.py')
 
@@ -179,19 +183,18 @@ def test_schedules_are_the_papers():
     assert longest.train_dataloader.dataset.type == 'RepeatDataset'
 
     resnet = schedule('resnet50_bnet3_100e_in1k')
-    assert resnet.optim_wrapper.optimizer == dict(
-        type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0001
-    )
+    sgd = dict(type='SGD', momentum=0.9)
+    assert without_scope(resnet.optim_wrapper.optimizer) == sgd | dict(lr=0.1, weight_decay=1e-4)
     assert (resnet.train_cfg.max_epochs, resnet.param_scheduler.milestones) == (100, [30, 60, 90])
     assert (resnet.train_dataloader.batch_size, resnet.auto_scale_lr.base_batch_size) == (32, 256)
     longer = schedule('resnet50_bnet3_autoaug_270e_in1k')
     assert (longer.train_cfg.max_epochs, longer.param_scheduler.milestones) == (270, [80, 160, 240])
     assert longer.train_dataloader.dataset.pipeline[3].policies == 'imagenet'
     mobile = schedule('mobilenetv2_w025_bnet3_150e_in1k')
-    assert mobile.optim_wrapper.optimizer == dict(
-        type='SGD', lr=0.05, momentum=0.9, weight_decay=0.00004
+    assert without_scope(mobile.optim_wrapper.optimizer) == sgd | dict(lr=0.05, weight_decay=4e-5)
+    assert without_scope(mobile.param_scheduler) == dict(
+        type='CosineAnnealingLR', T_max=150, by_epoch=True
     )
-    assert mobile.param_scheduler == dict(type='CosineAnnealingLR', T_max=150, by_epoch=True)
     assert mobile.train_cfg.max_epochs == 150 and mobile.model.backbone.widen_factor == 0.25
     bireal = schedule('birealnet18_bnet3_256e_in1k')
     assert bireal.optim_wrapper.optimizer == dict(type='Adam', lr=0.001)
@@ -238,6 +241,5 @@ def test_model_index_can_be_read_by_openmims_reader():
 def test_demo_configs_are_the_same_models():
     for name in ('faster_rcnn_r18_bnet5_fpn_demo', 'pspnet_r18_bnet3_demo', 'tsn_r18_bnet3_demo',
                  'resnet18_bnet3_demo'):  # fmt: skip
-        model = dataless.build(load_config(f'configs/demo/{name}.py'), 'meta')
+        model = dataless.build(load_config(f'configs/demo/{name}.py'), 'cpu')
         assert sum(isinstance(m, BNET) for m in model.modules()) == 8
-        assert next(model.parameters()).device == torch.device('meta')
