@@ -65,6 +65,14 @@ def demo_ucf101(tmp_path_factory) -> Path:
     return write_ucf101(tmp_path_factory.mktemp('data') / 'ucf101', train=8, val=4)
 
 
+@pytest.fixture(scope='session')
+def demo_imagenet(tmp_path_factory) -> Path:
+    """Drawn pictures of ten of ImageNet's classes, 20 for training and 10 for validation."""
+    from bnet_mm.demo import write_imagenet
+
+    return write_imagenet(tmp_path_factory.mktemp('data') / 'imagenet', train=20, val=10)
+
+
 @pytest.fixture
 def tiny_segmentor(demo_cityscapes, tmp_path) -> Path:
     """A config file: the demo's PSPNet, thinner still and for two steps, for `demo_cityscapes`."""

@@ -8,7 +8,7 @@ from statistics import mean
 from matplotlib.figure import Figure as Canvas
 from rich.table import Table
 
-from bnet_mm.analysis.comparison import PAPER, Figure, Group
+from bnet_mm.analysis.comparison import LOSS, PAPER, Figure, Group
 from bnet_mm.analysis.runs import Run
 from bnet_mm.errors import InputError
 from bnet_mm.whole_file import write_whole
@@ -22,18 +22,15 @@ def as_rich(table: Sequence[tuple[Group, list[Figure]]]) -> Table:
         caption_justify='left',
     )
     rich.add_column('Metric', overflow='fold')
-    rich.add_column('Config', overflow='fold', min_width=20)
-    for column in ('Runs', 'Value', 'Difference', 'p', 'Paper'):
+    rich.add_column('Config', overflow='fold', ratio=1)
+    for column in ('Value', 'Difference', 'Paper'):
         rich.add_column(column, justify='right', no_wrap=True)
     for i, figure in enumerate(table[0][1]):
+        shown = figure.metric if figure.metric == LOSS else f'{figure.metric}, {figure.when}'
         for group, figures in table:
-            shown = figure.metric if figure.metric == 'training loss' else (
-                f'{figure.metric}, {figure.when}'
-            )  # fmt: skip
-            row = _cells(figures[i], len(group.runs))
-            rich.add_row(
-                shown if group is table[0][0] else '', f'{group.name} ({group.norm})', *row
-            )
+            runs = f', {len(group.runs)} runs' if len(group.runs) > 1 else ''
+            name = f'{group.name} ({group.norm}{runs})'
+            rich.add_row(shown if group is table[0][0] else '', name, *_cells(figures[i]))
         rich.add_section()
     return rich
 
@@ -59,15 +56,16 @@ def as_json(table: Sequence[tuple[Group, list[Figure]]]) -> str:
     return json.dumps(groups, indent=2)
 
 
-def _cells(figure: Figure, runs: int) -> list[str]:
-    digits = 4 if figure.metric == 'training loss' else 2
+def _cells(figure: Figure) -> list[str]:
+    digits = 4 if figure.metric == LOSS else 2
     value = f'{figure.mean:.{digits}f}'
     if figure.deviation is not None:
         value += f' ± {figure.deviation:.{digits}f}'
     difference = '' if figure.difference is None else f'{figure.difference:+.{digits}f}'
-    p = '' if figure.p is None else f'{figure.p:.3f}' if figure.p >= 0.001 else '<0.001'
+    if figure.p is not None:
+        difference += f'\np = {figure.p:.3f}' if figure.p >= 0.001 else '\np < 0.001'
     paper = '' if figure.paper is None else f'{figure.paper:+.1f}'
-    return [str(runs), value, difference, p, paper]
+    return [value, difference, paper]
 
 
 def plot_curves(groups: Sequence[Group], file: Path, metric: str | None = None) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnet_mm.demo import write_cityscapes, write_coco, write_ucf101, write_voc
+from bnet_mm.demo import write_cityscapes, write_coco, write_imagenet, write_ucf101, write_voc
 from bnet_mm.demo.cityscapes import TRAIN_IDS
+from bnet_mm.demo.imagenet import CLASSES as IMAGENET_CLASSES
 from bnet_mm.demo.street import IDS, THINGS
 from bnet_mm.demo.ucf101 import CLASSES as UCF_CLASSES
 from bnet_mm.demo.voc import CLASSES as VOC_CLASSES
 
-WRITERS = [write_cityscapes, write_coco, write_ucf101, write_voc]
+WRITERS = [write_cityscapes, write_coco, write_imagenet, write_ucf101, write_voc]
 
 
 def digest(folder: Path) -> str:
@@ -136,3 +137,19 @@ def test_tool_says_what_it_cannot_write(run_tool, tmp_path):
     result = run_tool('make_demo_data.py', 'voc', '--train', 0)
     assert result.returncode == 2
     assert '0 is not 1 or more' in result.stderr
+
+
+def test_imagenets_lists_have_its_class_ids_in_the_order_of_its_folders(demo_imagenet):
+    from mmpretrain.datasets import ImageNet
+
+    ids = [class_id for _, class_id, _ in IMAGENET_CLASSES]
+    names = [name for name, _, _ in IMAGENET_CLASSES]
+    assert names == sorted(names) and ids == sorted(ids)
+    for split, count in (('train', 20), ('val', 10)):
+        dataset = ImageNet(data_root=str(demo_imagenet), split=split)
+        assert len(dataset) == count
+        for sample in (dataset.get_data_info(i) for i in range(count)):
+            path = Path(sample['img_path'])
+            assert ids[names.index(path.parent.name)] == sample['gt_label']
+            assert cv2.imread(str(path)).shape[2] == 3
+    assert dataset.CLASSES[920].startswith('traffic light')
