@@ -29,7 +29,7 @@ EXTRAS = {
     'det': [*OPENMMLAB, 'mmdet==3.3.0'],
     'seg': [*OPENMMLAB, 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
     'action': [*OPENMMLAB, 'mmaction2==1.2.0'],
-    'cls': [*OPENMMLAB, 'mmpretrain==1.2.0'],
+    'cls': [*OPENMMLAB, 'mmpretrain==1.2.0', 'scipy'],
 }
 EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
 EXTRAS['onnx'] = ['onnx', 'onnxruntime', 'onnxscript']

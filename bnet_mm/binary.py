@@ -31,7 +31,7 @@ class BinaryConv2d(nn.Conv2d):
     where a weight is not between -1 and 1 (Bi-Real Net, eq. 7). The authors' PyTorch code leaves
     the factor `s_c` out of the gradient, which Adam makes no difference of.
 
-    Arguments and shapes are those of `torch.nn.Conv2d`; there is no bias.
+    Arguments and shapes are those of `torch.nn.Conv2d`. There is no bias, until a norm is folded in.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BinaryConv2d(nn.Conv2d):
         return _MagnitudeAwareSign.apply(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.binary_weight(), None)
+        return self._conv_forward(input, self.binary_weight(), self.bias)
 
 
 class _ApproxSign(torch.autograd.Function):

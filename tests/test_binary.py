@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from mmcv.cnn import fuse_conv_bn
 
 from bnet_mm.binary import BinaryActivation, BinaryConv2d
 
@@ -49,3 +50,14 @@ def test_a_binary_convolution_is_its_definition(cin, cout, stride, seed):
     # Magnitude-aware: the derivative of ||W||_1/|W| sign(W), with 1 where |w| < 1 for that of sign.
     torch.testing.assert_close(of_w, of_binary * scale * (w.abs() < 1))
     assert len(conv.binary_weight()[0].abs().unique()) <= 2  # of one magnitude, up to rounding
+
+
+def test_folding_a_norm_into_a_binary_convolution_changes_nothing():
+    torch.manual_seed(0)
+    conv, norm = BinaryConv2d(4, 4, 3, padding=1), torch.nn.BatchNorm2d(4)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.running_mean)
+    model = torch.nn.Sequential(BinaryActivation(), conv, norm).eval()
+    x = torch.randn(2, 4, 6, 6)
+    expected = model(x)
+    torch.testing.assert_close(fuse_conv_bn(model)(x), expected)

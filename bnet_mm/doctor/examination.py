@@ -102,7 +102,9 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
         if isinstance(module, EnhancedNorm):
             inner.update(id(m) for m in module.norm.modules())
             norms.append(_facts(name, module, positions.get(name, '-'), groups))
-        elif is_plain_norm(module) and id(module) not in inner:
+        elif isinstance(module, nn.LayerNorm) or (
+            is_plain_norm(module) and id(module) not in inner
+        ):
             inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
             kind = type(module).__name__
             others[kind] = others.get(kind, 0) + 1

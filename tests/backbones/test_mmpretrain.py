@@ -42,8 +42,10 @@ def small(norm_cfg, depth=50, **kwargs):
     )
 
 
-@pytest.mark.parametrize('name', NORMS)
-@pytest.mark.parametrize('positions', [None, 'A', 'ABC', 'all'])
+@pytest.mark.parametrize(
+    ('name', 'positions'),
+    [('BNET', 'A'), ('BNET', 'ABC'), ('SNET', 'all'), *((name, None) for name in NORMS)],
+)
 def test_norms_at_their_positions_and_plain_ones_elsewhere(name, positions):
     norm_cfg, plain_cfg, kind = NORMS[name]
     model = small(norm_cfg if positions is None else {**norm_cfg, 'positions': positions})
