@@ -31,7 +31,7 @@ class BinaryConv2d(nn.Conv2d):
     where a weight is not between -1 and 1 (Bi-Real Net, eq. 7). The authors' PyTorch code leaves
     the factor `s_c` out of the gradient, which Adam makes no difference of.
 
-    Arguments and shapes are those of `torch.nn.Conv2d`. There is no bias, until a norm is folded in.
+    Arguments and shapes are those of `torch.nn.Conv2d`; no bias, until a norm is folded in.
     """
 
     def __init__(
