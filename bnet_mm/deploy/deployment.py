@@ -3,18 +3,14 @@
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS
-from torch import Tensor, nn
 
-from bnet_mm.analysis import dataless
-from bnet_mm.checkpoint import check_target, contents_of, read_checkpoint
-from bnet_mm.checkpoint.matching import match_checkpoint
+from bnet_mm.checkpoint import check_target
 from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.sample import read_picture
 from bnet_mm.deploy.storage import save
 from bnet_mm.deploy.structure import Fusion
-from bnet_mm.engine.inputs import LIBRARIES, check_library, check_norms, config_errors
+from bnet_mm.engine.trained import load_trained
 from bnet_mm.errors import InputError
 
 
@@ -46,17 +42,7 @@ def deploy(
             folded model would not be equal to the trained one.
     """
     out = check_target(out, force)
-    scope = cfg.get('default_scope')
-    if scope not in LIBRARIES:
-        raise InputError(f'the config is of no OpenMMLab library: default_scope is {scope!r}')
-    if not cfg.get('model'):
-        raise InputError('the config has no model')
-    check_library(scope)
-    check_norms(cfg.model)
-    contents = contents_of(read_checkpoint(checkpoint))
-    with config_errors():
-        model = revert_sync_batchnorm(dataless.build(cfg, 'cpu'))
-    _load(model, contents.state, checkpoint)
+    model, contents = load_trained(cfg, checkpoint)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -66,24 +52,6 @@ def deploy(
     fused = fuse(model, picture, shape)
     save(fused, out, force)
     return fused.fusion
-
-
-def _load(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
-    state = dict(match_checkpoint(model, state))
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(
-            f'checkpoint {path} is not of this config: {str(error).splitlines()[-1].strip()}'
-        ) from error
-    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
-    for names, what in ((missing, 'lacks'), (unexpected, 'has, and the model has not,')):
-        if names:
-            raise InputError(
-                f'checkpoint {path} is not of this config: it {what} {len(names)} tensors, '
-                f'{names[0]} for one'
-            )
 
 
 def _dataset_meta(cfg: Config, meta: dict) -> dict | None:

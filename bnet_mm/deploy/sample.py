@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,6 +91,16 @@ def read_picture(path: str | Path, model: nn.Module, shape: tuple[int, int] | No
         raise InputError(f'picture {path} cannot be read: it is no picture')
     if shape is not None:
         picture = mmcv.imresize(picture, shape[::-1])
+    return as_input(picture, model)
+
+
+def as_input(picture: np.ndarray, model: nn.Module) -> Tensor:
+    """Returns a picture as the model's own preprocessor would give it, `(1, 3, H, W)`.
+
+    Args:
+        picture: `(H, W, 3)` bytes, BGR.
+        model: an OpenMMLab model.
+    """
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
     preprocessor = model.data_preprocessor
     if any(getattr(preprocessor, name, False) for name in TO_RGB):

@@ -1,0 +1,136 @@
+"""Heat maps: the line exactly, known enhancement exactly, plain norms flat, odd pictures drawn."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import bnet_mm
+from bnet_mm.analysis.heatmap import (
+    chosen_layers,
+    count_above,
+    fit_line,
+    heat_maps,
+    last_of_each_stage,
+)
+from bnet_mm.errors import InputError
+from bnet_mm.norm import BNET
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(2, 7), st.integers(0, 2**31))
+def test_the_line_is_numpys(n, c, size, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(5, 2, (2, n, c, size, size))
+    slope, intercept = fit_line(torch.from_numpy(x), torch.from_numpy(y))
+    for i in range(c):
+        expected = np.polyfit(x[:, i].ravel(), y[:, i].ravel(), 1)
+        np.testing.assert_allclose([slope[i], intercept[i]], expected, rtol=1e-6, atol=1e-8)
+    above = sum(y[:, i] > slope[i].item() * x[:, i] + intercept[i].item() + 1e-9 for i in range(c))
+    assert np.array_equal(count_above(torch.from_numpy(x), torch.from_numpy(y)).numpy(), above)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_a_plain_norms_scale_and_shift_is_flat(seed, dtype):
+    torch.manual_seed(seed)
+    x = 3 * torch.randn(2, 5, 9, 9, dtype=dtype) + 1
+    scale, shift = torch.randn(2, 5, 1, 1, dtype=dtype)
+    assert not count_above(x, x * scale + shift).any()
+    assert not count_above(x, torch.zeros_like(x)).any()
+    layer = BNET(5, k=3).eval()
+    nn.init.normal_(layer.norm.running_mean)
+    with torch.no_grad():
+        layer.dw.weight.mul_(torch.randn(5, 1, 1, 1))
+    [found] = heat_maps(nn.Sequential(layer), x[:1].float(), ['0'])
+    assert not found.above.any()
+
+
+def test_known_enhancement_is_marked_exactly():
+    # Every tap beside the centre sees zeros, but beside the marked positions, where channels 1 and
+    # 2 (not 0) gather from their right neighbour what the line cannot explain.
+    x = torch.zeros(1, 3, 8, 8)
+    marked = torch.zeros(8, 8, dtype=torch.bool)
+    for i, j in ((1, 2), (4, 4), (6, 1)):
+        marked[i, j] = True
+        x[0, :, i, j + 1] = 1.0
+    layer = BNET(3, k=3).eval()
+    with torch.no_grad():
+        layer.norm.running_var.fill_(1 - layer.norm.eps)
+        layer.dw.weight[1:, 0, 1, 2] = 4.0
+    model = nn.Sequential(layer)
+    [found] = heat_maps(model, x, ['0'])
+    assert found.channels == 3
+    assert torch.equal(found.above, 2 * marked.long())
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        import torchvision
+
+        self.backbone = torchvision.models.resnet18(num_classes=3)
+
+
+def test_layers_are_chosen_by_stage_or_name():
+    model = Residual()
+    with pytest.raises(InputError, match='Residual has no BNET'):
+        chosen_layers(model, None)
+    bnet_mm.enhance(model.backbone, 3)
+    last = [f'backbone.layer{i}.1.bn2' for i in range(1, 5)]
+    assert last_of_each_stage(model) == chosen_layers(model, None) == last
+    assert chosen_layers(model, ['layer2.0.bn2']) == ['backbone.layer2.0.bn2']
+    with pytest.raises(InputError, match='no BNET is called layer9'):
+        chosen_layers(model, ['layer9.0.bn2'])
+    with pytest.raises(InputError, match=r'4 BNETs have names that end in 0\.bn2'):
+        chosen_layers(model, ['0.bn2'])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The demo's classifier with random weights and kernels."""
+    from bnet_mm.analysis import dataless
+    from bnet_mm.engine.config import load_config
+
+    torch.manual_seed(0)
+    model = dataless.build(load_config('configs/demo/resnet18_bnet3_demo.py'), 'cpu')
+    for module in model.modules():
+        if isinstance(module, BNET):
+            nn.init.normal_(module.dw.weight)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
+    return tmp_path / 'x.pth'
+
+
+def test_odd_pictures_videos_and_wrong_input(checkpoint, run_tool, tmp_path, demo_ucf101):
+    rng = np.random.default_rng(0)
+    sizes = {'tiny.png': (5, 3), 'portrait.jpg': (300, 90), 'wide.png': (40, 700)}
+    for name, size in sizes.items():
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 255, (*size, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / 'grey.png'), rng.integers(0, 255, (120, 90), np.uint8))
+    video = next(demo_ucf101.rglob('*.avi'))
+    config = 'configs/demo/resnet18_bnet3_demo.py'
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    pictures = [tmp_path / name for name in (*sizes, 'grey.png')]
+    result = run_tool(
+        'analyze.py', 'heatmap', root / config, checkpoint, *pictures, video, '--frames', 2,
+        '--out', 'maps', check=True,
+    )  # fmt: skip
+    written = [tmp_path / line for line in result.stdout.split() if line.endswith('.png')]
+    assert len(written) == 6
+    for file in written:
+        with Image.open(file) as sheet:
+            assert min(sheet.size) > 100 and np.asarray(sheet).std() > 10
+    (tmp_path / 'broken.png').write_bytes(b'nothing')
+    plain = root / 'configs/resnet18_bn_100e_in1k.py'
+    for args, sentence in (
+        ((root / config, checkpoint, tmp_path / 'gone.png'), 'there is no picture'),
+        ((root / config, checkpoint, tmp_path / 'broken.png'), 'cannot be read as a picture'),
+        ((plain, checkpoint, pictures[0]), 'kernels, the model plain batch normalization'),
+    ):
+        wrong = run_tool('analyze.py', 'heatmap', *args)
+        assert wrong.returncode == 2 and sentence in wrong.stderr
+        assert 'Traceback' not in wrong.stderr

@@ -1,0 +1,58 @@
+"""Shows what BNET does in a trained model.
+
+tools/analyze.py heatmap configs/faster_rcnn_r50_bnet3_fpn_1x.py epoch_12.pth street.jpg
+"""
+
+import argparse
+from pathlib import Path
+
+from bnet_mm.analysis.heatmap import chosen_layers, heat_maps
+from bnet_mm.analysis.overlays import draw_heat_maps, of_usual_size, pictures_of
+from bnet_mm.deploy.sample import as_input
+from bnet_mm.engine.command_line import (
+    add_config_argument,
+    add_config_options,
+    exit_on_input_error,
+    parse_arguments,
+    positive,
+)
+from bnet_mm.engine.config import load_config
+from bnet_mm.engine.trained import load_trained
+
+
+def heatmap(args: argparse.Namespace) -> None:
+    """Writes a sheet for each picture, and prints its name."""
+    model, _ = load_trained(load_config(args.config, args.cfg_options), args.checkpoint)
+    layers = chosen_layers(model, args.layers)
+    shape = tuple(args.shape) if args.shape else None
+    for image in args.images:
+        for name, picture in pictures_of(image, args.frames):
+            sized = of_usual_size(picture, shape)
+            maps = heat_maps(model, as_input(sized, model), layers)
+            file = args.out / f'{name}_heatmap.png'
+            draw_heat_maps(sized, maps, file)
+            print(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Show what BNET does in a trained model.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    heat = commands.add_parser('heatmap', help='where BNET enhances (paper, figure 4)')
+    add_config_argument(heat)
+    heat.add_argument('checkpoint', help='its trained weights')
+    heat.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='pictures or videos')
+    heat.add_argument(
+        '--out', type=Path, default=Path('heatmaps'), help='folder (default: heatmaps)'
+    )
+    heat.add_argument('--layers', nargs='+', help='BNETs (default: the last one of each stage)')
+    heat.add_argument('--shape', nargs=2, type=positive, metavar=('H', 'W'), help='resize to this')
+    heat.add_argument('--frames', type=positive, default=3, help='of a video (default: 3)')
+    add_config_options(heat)
+    heat.set_defaults(run=heatmap)
+    args = parse_arguments(parser)
+    with exit_on_input_error('analyze.py'):
+        args.run(args)
+
+
+if __name__ == '__main__':
+    main()
