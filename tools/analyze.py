@@ -1,13 +1,17 @@
 """Shows what BNET does in a trained model.
 
 tools/analyze.py heatmap configs/faster_rcnn_r50_bnet3_fpn_1x.py epoch_12.pth street.jpg
+tools/analyze.py curves work_dirs/faster_rcnn_r50_bn_fpn_1x work_dirs/faster_rcnn_r50_bnet5_fpn_1x
 """
 
 import argparse
 from pathlib import Path
 
+from bnet_mm.analysis.comparison import group_runs
+from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.heatmap import chosen_layers, heat_maps
 from bnet_mm.analysis.overlays import draw_heat_maps, of_usual_size, pictures_of
+from bnet_mm.analysis.runs import read_run
 from bnet_mm.deploy.sample import as_input
 from bnet_mm.engine.command_line import (
     add_config_argument,
@@ -34,6 +38,13 @@ def heatmap(args: argparse.Namespace) -> None:
             print(file)
 
 
+def curves(args: argparse.Namespace) -> None:
+    """Writes one picture of all runs, and prints its name."""
+    groups = group_runs([read_run(run) for run in args.runs])
+    plot_curves(groups, args.out, args.metric, args.over == 'time')
+    print(args.out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description='Show what BNET does in a trained model.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
@@ -49,6 +60,12 @@ def main() -> None:
     heat.add_argument('--frames', type=positive, default=3, help='of a video (default: 3)')
     add_config_options(heat)
     heat.set_defaults(run=heatmap)
+    course = commands.add_parser('curves', help='loss and metric of trainings (figures 2 and 3)')
+    course.add_argument('runs', nargs='+', metavar='RUN', help='work dirs, of running ones too')
+    course.add_argument('--out', type=Path, default='curves.png', help='.png, .pdf or .svg')
+    course.add_argument('--metric', help='beside the loss (default: the main metric)')
+    course.add_argument('--over', choices=['epochs', 'time'], default='epochs', help='the axis')
+    course.set_defaults(run=curves)
     args = parse_arguments(parser)
     with exit_on_input_error('analyze.py'):
         args.run(args)

@@ -25,6 +25,7 @@ class Run:
         training: step -> what was logged of the training there ('loss' and other losses).
         validation: step -> metrics. The steps are epochs, or iterations where the loop counts them.
         epochs: training step -> epoch; empty where the loop counts iterations.
+        seconds: training step -> mean time of an iteration since the record before.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Run:
     training: dict[int, dict[str, float]] = field(repr=False)
     validation: dict[int, dict[str, float]] = field(repr=False)
     epochs: dict[int, int] = field(repr=False)
+    seconds: dict[int, float] = field(repr=False)
 
     def metrics(self) -> list[str]:
         """Returns the names of all metrics, in the order of their first appearance."""
@@ -42,6 +44,18 @@ class Run:
     def series(self, metric: str) -> dict[int, float]:
         """Returns a metric by step, where it was measured."""
         return {step: r[metric] for step, r in self.validation.items() if metric in r}
+
+    def hours(self) -> dict[int, float]:
+        """Returns the hours of training until the end of each epoch, or each logged iteration.
+
+        Of iterations alone: evaluations and interruptions do not count.
+        """
+        passed, before, until = 0.0, 0, {}
+        for step in sorted(self.seconds):
+            passed += (step - before) * self.seconds[step] / 3600
+            before = step
+            until[self.epochs.get(step, step)] = passed
+        return until
 
     def loss(self) -> dict[int, float]:
         """Returns the training loss: its mean by epoch, or as logged where there are none."""
@@ -69,7 +83,7 @@ def read_run(path: str | Path) -> Run:
             f'{path} holds no training: there is no <time>/vis_data/scalars.json below it, which '
             f"mmengine's LocalVisBackend writes"
         )
-    training, validation, epochs = {}, {}, {}
+    training, validation, epochs, seconds = {}, {}, {}, {}
     for file in files:
         records = list(_records(file))
         # A resumed training starts at a checkpoint, and logs again what came after that.
@@ -77,6 +91,8 @@ def read_run(path: str | Path) -> Run:
             steps = [r['step'] for r in records if ('loss' in r) == of_training]
             for step in [s for s in of_stage if steps and s >= min(steps)]:
                 del of_stage[step]
+                if of_training:
+                    seconds.pop(step, None)
         for record in records:
             values = {
                 key: float(value)
@@ -87,12 +103,14 @@ def read_run(path: str | Path) -> Run:
                 validation.setdefault(record['step'], {}).update(values)
                 continue
             training[record['step']] = values
+            if isinstance(record.get('time'), (int, float)):
+                seconds[record['step']] = float(record['time'])
             if 'epoch' in record:
                 epochs[record['step']] = record['epoch']
     if not training:
         raise InputError(f'{path} holds no training: {files[-1]} has no loss')
     name, cfg = _config(path, files)
-    return Run(path, name, _norm(cfg), _seed(cfg), training, validation, epochs)
+    return Run(path, name, _norm(cfg), _seed(cfg), training, validation, epochs, seconds)
 
 
 def _records(file: Path) -> Iterator[dict]:

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import ttest_rel
 
 from bnet_mm.analysis.comparison import LOSS, compare, group_runs
-from bnet_mm.analysis.comparison_tables import plot_curves
+from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.errors import InputError
 
@@ -37,7 +37,8 @@ def write_run(folder: Path, norm: str, seed: int | None, values: list[float], fi
     for epoch, value in enumerate(values, first):
         for i in (1, 2):
             step = 2 * (epoch - 1) + i
-            lines.append({'lr': 0.1, 'loss': 3 / step, 'epoch': epoch, 'iter': step, 'step': step})
+            record = {'epoch': epoch, 'iter': step, 'step': step, 'time': 1.8}
+            lines.append({'lr': 0.1, 'loss': 3 / step, **record})
         lines.append({'accuracy/top1': value, 'accuracy/top5': value + 9, 'time': 1, 'step': epoch})
     (logs / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + '\n')
     return folder
@@ -88,6 +89,8 @@ def test_a_resumed_and_a_running_training(tmp_path):
     run = read_run(folder)
     assert run.series('accuracy/top1') == {1: 50.0, 2: 60.0, 3: 70.0}
     assert sorted(run.loss()) == [1, 2, 3]
+    # Two iterations of 1.8 seconds an epoch; what the resumed training did again counts once.
+    assert run.hours() == pytest.approx({1: 0.001, 2: 0.002, 3: 0.003})
 
 
 def test_what_cannot_be_compared_is_named(runs, tmp_path):
@@ -119,3 +122,11 @@ def test_the_tool(runs, run_tool, tmp_path):
     wrong = run_tool('compare.py', tmp_path / 'gone')
     assert wrong.returncode == 2 and 'is no folder' in wrong.stderr
     assert 'Traceback' not in wrong.stderr
+
+
+@pytest.mark.parametrize('over', ['epochs', 'time'])
+def test_curves(over, runs, run_tool, tmp_path):
+    run_tool('analyze.py', 'curves', *runs, '--out', 'c.pdf', '--over', over, check=True)
+    assert (tmp_path / 'c.pdf').read_bytes().startswith(b'%PDF')
+    wrong = run_tool('analyze.py', 'curves', *runs, '--metric', 'mIoU')
+    assert wrong.returncode == 2 and 'not all runs have' in wrong.stderr

@@ -1,0 +1,89 @@
+"""Draws the course of trainings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from bnet_mm.analysis.comparison import PAPER, Group
+from bnet_mm.analysis.runs import Run
+from bnet_mm.errors import InputError
+from bnet_mm.whole_file import write_whole
+
+
+def plot_curves(
+    groups: Sequence[Group], file: Path, metric: str | None = None, over_time: bool = False
+) -> None:
+    """Draws training loss and a metric, as figures 2 and 3 do, of running trainings as well.
+
+    Lines are means over seeds, and bands reach from the lowest seed to the highest.
+
+    Args:
+        groups: see `bnet_mm.analysis.comparison.group_runs`.
+        file: what to write; its suffix says the format (.png, .pdf, .svg).
+        metric: which metric; the paper's main one of the task if not given.
+        over_time: against hours of training, and not against epochs or iterations.
+
+    Raises:
+        InputError: no run has the metric, or the file cannot be written.
+    """
+    runs = [run for group in groups for run in group.runs]
+    common = [m for m in runs[0].metrics() if all(m in run.metrics() for run in runs)]
+    if metric is None:
+        metric = next((m for m in PAPER if m in common), common[0] if common else None)
+    elif metric not in common:
+        raise InputError(f'not all runs have {metric!r}; they have {", ".join(common) or "none"}')
+    if over_time and not all(run.hours() for run in runs):
+        raise InputError('a training logged no time (the entry "time"), so that none can be shown')
+    canvas = Canvas(figsize=(10 if metric else 5.5, 3.8), layout='constrained')
+    panels = canvas.subplots(1, 2 if metric else 1, squeeze=False)[0]
+    by_epoch = all(run.epochs for run in runs)
+    factor = PAPER.get(metric, ('', 1))[1]
+    for i, group in enumerate(groups):
+        places = [run.hours() for run in group.runs] if over_time else None
+        _draw(panels[0], group, [run.loss() for run in group.runs], places, i)
+        if metric:
+            scaled = [_scaled(run, metric, factor) for run in group.runs]
+            _draw(panels[1], group, scaled, places, i)
+    for panel, title in zip(panels, ('Training loss', metric), strict=False):
+        panel.set_title(title)
+        panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    suffix = file.suffix.removeprefix('.') or 'png'
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, lambda part: canvas.savefig(part, format=suffix, dpi=150))
+    except (OSError, ValueError) as error:
+        raise InputError(f'{file} cannot be written: {error}') from error
+
+
+def _scaled(run: Run, metric: str, factor: float) -> dict[int, float]:
+    return {step: factor * value for step, value in run.series(metric).items()}
+
+
+def _draw(
+    panel: Axes,
+    group: Group,
+    curves: list[dict[int, float]],
+    places: list[dict[int, float]] | None,
+    index: int,
+) -> None:
+    steps = sorted(set().union(*curves))
+    at = [[curve[step] for curve in curves if step in curve] for step in steps]
+    x = steps
+    if places is not None:
+        x = [mean(_place(of_run, step) for of_run in places) for step in steps]
+    color = f'C{index}'
+    panel.plot(x, [mean(v) for v in at], color=color, label=f'{group.norm} ({group.name})')
+    if len(curves) > 1:
+        panel.fill_between(
+            x, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.2, linewidth=0
+        )
+
+
+def _place(hours: dict[int, float], step: int) -> float:
+    """Returns the hours until `step`, or until the last record before it."""
+    return hours[max((s for s in hours if s <= step), default=min(hours))]
