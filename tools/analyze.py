@@ -1,15 +1,25 @@
 """Shows what BNET does in a trained model.
 
 tools/analyze.py heatmap configs/faster_rcnn_r50_bnet3_fpn_1x.py epoch_12.pth street.jpg
+tools/analyze.py kernels configs/resnet50_bnet3_100e_in1k.py epoch_100.pth
 tools/analyze.py curves work_dirs/faster_rcnn_r50_bn_fpn_1x work_dirs/faster_rcnn_r50_bnet5_fpn_1x
 """
 
 import argparse
 from pathlib import Path
 
+from rich.console import Console
+
 from bnet_mm.analysis.comparison import group_runs
 from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.heatmap import chosen_layers, heat_maps
+from bnet_mm.analysis.learnt_kernels import (
+    as_json,
+    as_rich,
+    draw_kernels,
+    learnt_kernels,
+    receptive_field,
+)
 from bnet_mm.analysis.overlays import draw_heat_maps, of_usual_size, pictures_of
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.deploy.sample import as_input
@@ -22,6 +32,7 @@ from bnet_mm.engine.command_line import (
 )
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.trained import load_trained
+from bnet_mm.errors import InputError
 
 
 def heatmap(args: argparse.Namespace) -> None:
@@ -36,6 +47,28 @@ def heatmap(args: argparse.Namespace) -> None:
             file = args.out / f'{name}_heatmap.png'
             draw_heat_maps(sized, maps, file)
             print(file)
+
+
+def kernels(args: argparse.Namespace) -> None:
+    """Prints a table of the first model's kernels, writes the sheet and prints its name."""
+    if len(args.models) % 2:
+        raise InputError('kernels takes pairs of CONFIG and CHECKPOINT')
+    fields, found = {}, None
+    for config, checkpoint in zip(args.models[::2], args.models[1::2], strict=True):
+        model, _ = load_trained(load_config(config, args.cfg_options), checkpoint)
+        if found is None:
+            chosen_layers(model, None)  # which says so where there is no BNET
+            found = learnt_kernels(model)
+        name = Path(config).stem if Path(config).stem not in fields else str(checkpoint)
+        fields[name] = receptive_field(model, args.size)
+    draw_kernels(found, fields, args.out)
+    if args.json:
+        print(as_json(found, fields))
+        return
+    Console().print(as_rich(found))
+    for name, field in fields.items():
+        print(f'effective receptive field of {name}: {field.size:.0f} pixels')
+    print(args.out)
 
 
 def curves(args: argparse.Namespace) -> None:
@@ -60,6 +93,16 @@ def main() -> None:
     heat.add_argument('--frames', type=positive, default=3, help='of a video (default: 3)')
     add_config_options(heat)
     heat.set_defaults(run=heatmap)
+    taps = commands.add_parser('kernels', help='what the taps learnt, and how far the network sees')
+    taps.add_argument(
+        'models', nargs='+', metavar='CONFIG CHECKPOINT',
+        help='of a BNET model; further pairs, its BN twin say, for their receptive fields',
+    )  # fmt: skip
+    taps.add_argument('--out', type=Path, default='kernels.png', help='.png, .pdf or .svg')
+    taps.add_argument('--size', type=positive, default=224, help='of the pictures (default: 224)')
+    taps.add_argument('--json', action='store_true', help='print JSON')
+    add_config_options(taps)
+    taps.set_defaults(run=kernels)
     course = commands.add_parser('curves', help='loss and metric of trainings (figures 2 and 3)')
     course.add_argument('runs', nargs='+', metavar='RUN', help='work dirs, of running ones too')
     course.add_argument('--out', type=Path, default='curves.png', help='.png, .pdf or .svg')

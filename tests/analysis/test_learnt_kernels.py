@@ -1,0 +1,81 @@
+"""What kernels learnt, against kernels that are known; and the field of a network that is known."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from bnet_mm.analysis.learnt_kernels import learnt_kernels, receptive_field
+from bnet_mm.errors import InputError
+from bnet_mm.norm import BNET
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_known_kernels():
+    model = nn.ModuleDict({'layer1': nn.ModuleList([BNET(4, k=3)]), 'head': BNET(2, k=5)})
+    with torch.no_grad():
+        model['head'].dw.weight.fill_(1.0)
+    dirac, box = learnt_kernels(model)
+    assert (dirac.layer, dirac.stage, dirac.k, dirac.channels) == ('layer1.0', 'layer1', 3, 4)
+    assert dirac.outside == dirac.distance == 0
+    assert dirac.profile == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert (box.stage, box.k) == ('', 5)
+    assert box.outside == pytest.approx(24 / 25)
+    assert box.distance == pytest.approx(math.sqrt(24))
+    assert torch.allclose(torch.tensor(box.profile), torch.full((5, 5), 1 / 25))
+
+
+@pytest.mark.parametrize(('k', 'side'), [(1, 1), (3, 3), (5, 5)])
+def test_the_field_of_a_kernel_is_the_kernel(k, side):
+    layer = BNET(3, k=k).eval()
+    with torch.no_grad():
+        layer.dw.weight.fill_(1.0)
+    found = receptive_field(nn.Sequential(layer), size=32)
+    expected = torch.zeros(32, 32, dtype=torch.float64)
+    r = k // 2
+    expected[16 - r : 17 + r, 16 - r : 17 + r] = 1
+    torch.testing.assert_close(found.field, expected)
+    # The smallest number of pixels that has 95 % of the energy of k*k equal ones.
+    assert found.size == pytest.approx(math.sqrt(math.ceil(0.95 * side**2)))
+
+
+def test_networks_without_a_map_or_a_gradient_are_named():
+    with pytest.raises(InputError, match='Sequential gives no map'):
+        receptive_field(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(1800, 2)), 32)
+    conv = nn.Conv2d(3, 2, 3)
+    nn.init.zeros_(conv.weight)
+    with pytest.raises(InputError, match='last map does not depend on the picture'):
+        receptive_field(nn.Sequential(conv), 32)
+
+
+def test_the_tool(run_tool, tmp_path):
+    from bnet_mm.analysis import dataless
+    from bnet_mm.engine.config import load_config
+
+    bnet = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
+    bn = ROOT / 'configs/resnet18_bn_100e_in1k.py'
+    for name, config in (('bnet', bnet), ('bn', bn)):
+        torch.manual_seed(0)
+        model = dataless.build(load_config(config), 'cpu')
+        torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / f'{name}.pth')
+    pairs = (bnet, tmp_path / 'bnet.pth', bn, tmp_path / 'bn.pth', '--size', 64)
+    shown = run_tool('analyze.py', 'kernels', *pairs, check=True).stdout
+    assert 'mean of backbone.layer4' in shown and 'field of resnet18_bn_100e_in1k' in shown
+    with Image.open(tmp_path / 'kernels.png') as sheet:
+        assert sheet.size[0] > 1000
+    found = json.loads(run_tool('analyze.py', 'kernels', *pairs, '--json', check=True).stdout)
+    assert len(found['kernels']) == 8
+    sizes = found['receptive_field_sizes']
+    # Kernels at Dirac: the same network as with BN.
+    assert sizes['resnet18_bnet3_demo'] == pytest.approx(sizes['resnet18_bn_100e_in1k'])
+    for args, sentence in (
+        ((bnet,), 'pairs of CONFIG and CHECKPOINT'),
+        ((bn, tmp_path / 'bn.pth'), 'has no BNET'),
+    ):
+        wrong = run_tool('analyze.py', 'kernels', *args)
+        assert wrong.returncode == 2 and sentence in wrong.stderr
