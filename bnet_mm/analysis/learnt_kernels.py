@@ -185,10 +185,11 @@ def draw_kernels(
         k = max(m.k for m in members)
         profiles = [torch.tensor(m.profile) for m in members if m.k == k]
         profile = torch.stack(profiles).mean(0).numpy()
-        ax.imshow(profile, cmap='viridis', vmin=0, vmax=1)
+        top = profile.max()
+        ax.imshow(profile, cmap='viridis', vmin=0, vmax=top)
         for i in range(k):
             for j in range(k):
-                color = 'black' if profile[i, j] > 0.6 else 'white'
+                color = 'black' if profile[i, j] > 0.6 * top else 'white'
                 text = f'{100 * profile[i, j]:.0f}'
                 ax.text(j, i, text, ha='center', va='center', color=color, fontsize=8)
         ax.set_title(f'{stage or "kernels"}: % of magnitude', fontsize=8)
