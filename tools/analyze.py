@@ -13,13 +13,8 @@ from rich.console import Console
 from bnet_mm.analysis.comparison import group_runs
 from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.heatmap import chosen_layers, heat_maps
-from bnet_mm.analysis.learnt_kernels import (
-    as_json,
-    as_rich,
-    draw_kernels,
-    learnt_kernels,
-    receptive_field,
-)
+from bnet_mm.analysis.kernel_sheets import as_json, as_rich, draw_kernels
+from bnet_mm.analysis.learnt_kernels import learnt_kernels, receptive_field
 from bnet_mm.analysis.overlays import draw_heat_maps, of_usual_size, pictures_of
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.deploy.sample import as_input

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from bnet_mm.analysis.comparison import PAPER, Group
+from bnet_mm.analysis.figures import save_figure
 from bnet_mm.analysis.runs import Run
 from bnet_mm.errors import InputError
-from bnet_mm.whole_file import write_whole
 
 
 def plot_curves(
@@ -52,12 +52,7 @@ def plot_curves(
         panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
         panel.grid(alpha=0.3)
     panels[0].legend()
-    suffix = file.suffix.removeprefix('.') or 'png'
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, lambda part: canvas.savefig(part, format=suffix, dpi=150))
-    except (OSError, ValueError) as error:
-        raise InputError(f'{file} cannot be written: {error}') from error
+    save_figure(canvas, file)
 
 
 def _scaled(run: Run, metric: str, factor: float) -> dict[int, float]:

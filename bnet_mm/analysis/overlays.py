@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from bnet_mm.analysis.figures import save_figure
 from bnet_mm.analysis.heatmap import HeatMap
 from bnet_mm.errors import InputError
-from bnet_mm.whole_file import write_whole
 
 VIDEOS = {'.avi', '.mkv', '.mov', '.mp4', '.webm'}
 LONGEST, SHORTEST = 1024, 64  # pixels of a picture's sides
@@ -95,9 +95,4 @@ def draw_heat_maps(picture: np.ndarray, maps: Sequence[HeatMap], file: Path) -> 
             f'{100 * share.max():.0f} % of {found.channels} channels',
             fontsize=8,
         )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        kind = file.suffix.removeprefix('.') or 'png'
-        write_whole(file, lambda part: figure.savefig(part, format=kind, dpi=130))
-    except (OSError, ValueError) as error:
-        raise InputError(f'{file} cannot be written: {error}') from error
+    save_figure(figure, file)
