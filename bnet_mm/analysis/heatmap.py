@@ -111,32 +111,53 @@ def chosen_layers(model: nn.Module, names: list[str] | None) -> list[str]:
 
 
 @torch.no_grad()
-def heat_maps(model: nn.Module, input: Tensor, layers: list[str]) -> list[HeatMap]:
-    """Runs the backbone of `model` on one picture and returns the heat maps of `layers`.
+def heat_maps(model: nn.Module, pictures: Tensor, layers: list[str]) -> list[list[HeatMap]]:
+    """Runs the backbone of `model` and returns the heat maps of `layers`, for each picture.
 
     Args:
         model: in evaluation mode; a model of OpenMMLab with a backbone, or any network.
-        input: `(1, 3, H, W)`, as the network takes it.
+        pictures: `(N, 3, H, W)`, as the network takes them. A network that shifts between frames
+            takes one picture, as a clip that stands still, or as many frames as it shifts between.
         layers: names of BNETs.
 
     Raises:
-        InputError: a layer was not used, or the network cannot run on the picture.
+        InputError: a layer was not used, or the network cannot run on the pictures.
     """
     network = getattr(model, 'backbone', model)
-    frames = getattr(network, 'num_segments', 1)  # a network that shifts between frames
-    with _recorded(model, layers) as pairs:
-        try:
-            network(input.to(weight_of(model)).expand(frames, -1, -1, -1))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f'{type(network).__name__} cannot run on a picture of {input.shape[-1]}x'
-                f'{input.shape[-2]}: {reason}'
-            ) from error
+    x = pictures.to(weight_of(model))
+    with _recorded(model, layers) as pairs, sized_errors(network, x):
+        network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
     unused = [name for name in layers if name not in pairs]
     if unused:
         raise InputError(f'{unused[0]} is not reached by the backbone; choose another layer')
-    return [HeatMap(name, pairs[name][0].shape[1], count_above(*pairs[name])[0]) for name in layers]
+    maps = []
+    for i in range(len(x)):
+        of_picture = {name: [t[i : i + 1] for t in pair] for name, pair in pairs.items()}
+        maps.append(
+            [
+                HeatMap(name, of_picture[name][0].shape[1], count_above(*of_picture[name])[0])
+                for name in layers
+            ]
+        )
+    return maps
+
+
+def clip_frames(network: nn.Module) -> int:
+    """Returns between how many frames a network shifts; 1 for one that looks at each by itself."""
+    return getattr(network, 'num_segments', 1)
+
+
+@contextmanager
+def sized_errors(network: nn.Module, pictures: Tensor) -> Iterator[None]:
+    """Turns a network's failure on pictures of a size that it cannot take into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        height, width = pictures.shape[-2:]
+        raise InputError(
+            f'{type(network).__name__} cannot run on a picture of {width}x{height}: '
+            f'{str(error).splitlines()[0]}'
+        ) from error
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.analysis.heatmap import STAGE
+from bnet_mm.analysis.heatmap import STAGE, chosen_layers, clip_frames
+from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.deploy.sample import weight_of
 from bnet_mm.errors import InputError
@@ -99,7 +100,7 @@ def receptive_field(model: nn.Module, size: int = 224, seed: int = 0) -> Recepti
     generator = torch.Generator().manual_seed(seed)
     energy = torch.zeros(size, size, dtype=torch.float64)
     for _ in range(SAMPLES):
-        shape = (getattr(network, 'num_segments', 1), 3, size, size)
+        shape = (clip_frames(network), 3, size, size)
         x = torch.randn(shape, generator=generator).to(like).requires_grad_()
         output = network(x)
         last = output[-1] if isinstance(output, (tuple, list)) else output
@@ -125,3 +126,22 @@ def by_stage(kernels: Sequence[LearntKernel]) -> dict[str, list[LearntKernel]]:
     for kernel in kernels:
         stages.setdefault(kernel.stage, []).append(kernel)
     return stages
+
+
+def analyze_kernels(
+    pairs: Sequence[Pair], size: int = 224
+) -> tuple[list[LearntKernel], dict[str, ReceptiveField]]:
+    """Returns the first model's kernels, and the receptive field of each model by its name.
+
+    Raises:
+        InputError: a model cannot be used, or the first one has no BNET.
+    """
+    kernels: list[LearntKernel] = []
+    fields = {}
+    for pair in pairs:
+        model = pair.load()
+        if pair is pairs[0]:
+            chosen_layers(model, None)  # which says so where there is no BNET
+            kernels = learnt_kernels(model)
+        fields[pair.name] = receptive_field(model, size)
+    return kernels, fields

@@ -1,98 +1,79 @@
-"""Draws heat maps over the pictures they belong to."""
+"""Draws maps over the pictures they belong to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnet_mm.analysis.figures import save_figure
-from bnet_mm.analysis.heatmap import HeatMap
-from bnet_mm.errors import InputError
 
-VIDEOS = {'.avi', '.mkv', '.mov', '.mp4', '.webm'}
-LONGEST, SHORTEST = 1024, 64  # pixels of a picture's sides
+PANEL = 3.2  # inches of a picture's longer side
+NARROWEST = 1.2
 
 
-def pictures_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields name and `(H, W, 3)` bytes, BGR, of a picture, or of a video's frames.
+@dataclass(frozen=True)
+class Overlay:
+    """A map over a picture.
 
-    Args:
-        path: a picture in any format that OpenCV reads, grey ones too, or a video.
-        frames: how many of a video, evenly spread.
-
-    Raises:
-        InputError: it cannot be read.
+    Attributes:
+        title: what to write above it.
+        values: `(h, w)`, of any size; drawn from its least to its most.
     """
-    if not path.is_file():
-        raise InputError(f'there is no picture {path}')
-    if path.suffix.lower() not in VIDEOS:
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise InputError(f'{path} cannot be read as a picture')
-        yield path.stem, picture
-        return
-    video = cv2.VideoCapture(str(path))
-    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    try:
-        for index in np.linspace(0, max(count - 1, 0), min(frames, max(count, 1))).astype(int):
-            video.set(cv2.CAP_PROP_POS_FRAMES, int(index))
-            read, picture = video.read()
-            if not read:
-                raise InputError(f'{path} cannot be read as a video at frame {index}')
-            yield f'{path.stem}_{index:05d}', picture
-    finally:
-        video.release()
+
+    title: str
+    values: np.ndarray
 
 
-def of_usual_size(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
-    """Returns a picture of `shape` (height, width), or of its own within bounds."""
-    height, width = picture.shape[:2]
-    if shape is None:
-        scale = min(LONGEST / max(height, width), 1.0)
-        shape = [max(round(side * scale), SHORTEST) for side in (height, width)]
-    shrinks = shape[0] * shape[1] < height * width
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(picture, (shape[1], shape[0]), interpolation=way)
+@dataclass(frozen=True)
+class Row:
+    """A picture, and maps over it.
+
+    Attributes:
+        title: of the picture.
+        picture: `(H, W, 3)` bytes, BGR.
+        overlays: its maps.
+    """
+
+    title: str
+    picture: np.ndarray
+    overlays: Sequence[Overlay]
 
 
-def draw_heat_maps(picture: np.ndarray, maps: Sequence[HeatMap], file: Path) -> None:
-    """Writes a sheet: the picture, and over it each layer's map, from its least to its most.
+def draw_overlays(rows: Sequence[Row], file: Path) -> None:
+    """Writes a sheet: in each row a picture, and beside it the picture below its maps.
 
     Args:
-        picture: `(H, W, 3)` bytes, BGR, of which the maps are.
-        maps: see `bnet_mm.analysis.heatmap.heat_maps`.
+        rows: one or several; the first picture's shape is that of all panels.
         file: a `.png`, `.pdf` or `.svg`.
 
     Raises:
         InputError: it cannot be written.
     """
-    height, width = picture.shape[:2]
-    panel = 3.2  # inches of the longer side
-    wide = width >= height
-    size = (panel, panel * height / width) if wide else (panel * width / height, panel)
-    columns = len(maps) + 1
-    figure = Figure(
-        figsize=(max(size[0], 1.2) * columns, max(size[1], 1.2) + 0.6), layout='constrained'
-    )
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    grey = np.repeat(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None], 3, 2)
-    for ax in axes:
-        ax.set_axis_off()
-    axes[0].imshow(rgb)
-    axes[0].set_title('picture', fontsize=8)
-    for ax, found in zip(axes[1:], maps, strict=True):
-        share = found.above.numpy() / found.channels
-        smooth = cv2.resize(
-            share.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
-        )
-        ax.imshow(grey)
-        ax.imshow(smooth, cmap='inferno', alpha=0.65, vmin=share.min(), vmax=share.max() or 1)
-        ax.set_title(
-            f'{found.layer.removeprefix("backbone.")}\n{100 * share.min():.0f} to '
-            f'{100 * share.max():.0f} % of {found.channels} channels',
-            fontsize=8,
-        )
+    height, width = rows[0].picture.shape[:2]
+    panel = [max(PANEL * side / max(height, width), NARROWEST) for side in (width, height)]
+    columns = 1 + max(len(row.overlays) for row in rows)
+    size = panel[0] * columns, (panel[1] + 0.6) * len(rows)
+    figure = Figure(figsize=size, layout='constrained')
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
+        for ax in axes:
+            ax.set_axis_off()
+        axes[0].imshow(cv2.cvtColor(row.picture, cv2.COLOR_BGR2RGB))
+        axes[0].set_title(row.title, fontsize=8)
+        for ax, overlay in zip(axes[1:], row.overlays, strict=False):
+            _draw(ax, row.picture, overlay)
     save_figure(figure, file)
+
+
+def _draw(ax: Axes, picture: np.ndarray, overlay: Overlay) -> None:
+    height, width = picture.shape[:2]
+    values = overlay.values.astype(np.float32)
+    smooth = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    top = values.max() if values.max() > values.min() else values.min() + 1
+    ax.imshow(np.repeat(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None], 3, 2))
+    ax.imshow(smooth, cmap='inferno', alpha=0.65, vmin=values.min(), vmax=top)
+    ax.set_title(overlay.title, fontsize=8)

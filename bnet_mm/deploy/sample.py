@@ -125,7 +125,7 @@ def _run_on(*inputs: Tensor) -> Run:
         if not is_whole_model(model) or len(tensors) > 1:
             return model(*tensors)
         with _outputs_of_children(model) as outputs:
-            outputs.append(_run_whole(model, tensors[0]))
+            outputs.append(run_whole(model, tensors[0]))
         return outputs
 
     return run
@@ -146,7 +146,14 @@ def _outputs_of_children(model: nn.Module) -> Iterator[list]:
             handle.remove()
 
 
-def _run_whole(model: nn.Module, picture: Tensor) -> object:
+def run_whole(model: nn.Module, picture: Tensor) -> object:
+    """Runs one of OpenMMLab's models, heads included, and returns what its heads give.
+
+    Args:
+        model: whole, with its preprocessor.
+        picture: `(1, 3, H, W)`, preprocessed; for a recognizer also the frames of a clip,
+            `(1, T, 3, H, W)`.
+    """
     library = library_of(model)
     if library == 'mmdet':
         return _run_detector(model, picture)

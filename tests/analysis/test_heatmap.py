@@ -44,7 +44,7 @@ def test_a_plain_norms_scale_and_shift_is_flat(seed, dtype):
     nn.init.normal_(layer.norm.running_mean)
     with torch.no_grad():
         layer.dw.weight.mul_(torch.randn(5, 1, 1, 1))
-    [found] = heat_maps(nn.Sequential(layer), x[:1].float(), ['0'])
+    [[found]] = heat_maps(nn.Sequential(layer), x[:1].float(), ['0'])
     assert not found.above.any()
 
 
@@ -61,7 +61,7 @@ def test_known_enhancement_is_marked_exactly():
         layer.norm.running_var.fill_(1 - layer.norm.eps)
         layer.dw.weight[1:, 0, 1, 2] = 4.0
     model = nn.Sequential(layer)
-    [found] = heat_maps(model, x, ['0'])
+    [[found]] = heat_maps(model, x, ['0'])
     assert found.channels == 3
     assert torch.equal(found.above, 2 * marked.long())
 

@@ -1,0 +1,205 @@
+"""Where a network looks: attention maps of each stage's last block, as in the paper's figure 5."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnet_mm.analysis.heatmap import clip_frames, sized_errors
+from bnet_mm.deploy.sample import library_of, run_whole, weight_of
+from bnet_mm.errors import InputError
+
+STAGE_NAME = re.compile(r'(.*\.)?layer\d+')
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where one layer of a network looks in one picture.
+
+    Attributes:
+        layer: its name in the model.
+        map: `(h, w)`, zero or more, larger where it looks more.
+    """
+
+    layer: str
+    map: Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of one picture.
+
+    Attributes:
+        label: the class whose evidence the maps show; None where the model has no classes of
+            pictures or pixels, and the maps show activation.
+        share: the class's probability, or the share of pixels that are of it; None without one.
+        maps: one for each layer.
+    """
+
+    label: int | None
+    share: float | None
+    maps: list[Attention]
+
+
+def last_blocks(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:
+    """Returns the last block of each stage, or the modules that are meant by `names`.
+
+    Args:
+        model: one whose stages are called layer1, layer2, ...
+        names: full names of modules, or the ends of such names.
+
+    Raises:
+        InputError: there is no such stage or module.
+    """
+    modules = dict(model.named_modules())
+    if names:
+        chosen = []
+        for name in names:
+            found = [known for known in modules if known == name or known.endswith(f'.{name}')]
+            if len(found) != 1:
+                raise InputError(
+                    f'{len(found)} modules of {type(model).__name__} are called {name}'
+                )
+            chosen += found
+        return chosen
+    stages = [name for name in modules if STAGE_NAME.fullmatch(name)]
+    blocks = []
+    for stage in stages:
+        children = [name for name, _ in modules[stage].named_children()]
+        blocks.append(f'{stage}.{children[-1]}' if children else stage)
+    if not blocks:
+        raise InputError(
+            f'{type(model).__name__} has no stages called layer1, layer2, ...: name modules of it '
+            f'with --layers'
+        )
+    return blocks
+
+
+def attention_maps(
+    model: nn.Module, pictures: Tensor, layers: Sequence[str], label: int | None = None
+) -> list[Seen]:
+    """Returns the attention maps of `layers`, for each picture.
+
+    Of a classifier, a recognizer or a segmentor they are Grad-CAM's
+    ([Selvaraju et al.](https://arxiv.org/abs/1610.02391), by captum): how much each position speaks
+    for a class; for a segmentor, for the pixels that are found to be of that class. Of a detector
+    or a backbone alone they are the sum of squared activations over channels
+    ([Zagoruyko and Komodakis](https://arxiv.org/abs/1612.03928)).
+
+    Args:
+        model: of OpenMMLab, in evaluation mode.
+        pictures: `(N, 3, H, W)`, preprocessed: one picture, or the frames of a clip.
+        layers: names of modules that give maps.
+        label: a class; the one that is found for the picture, or for most of its pixels, if not
+            given.
+
+    Raises:
+        InputError: a layer gives no map, there is no such class, or the network cannot run on the
+            pictures.
+    """
+    x = pictures.to(weight_of(model))
+    with sized_errors(model, x):
+        if _has_classes(model):
+            return _grad_cam(model, x, layers, label)
+        if label is not None:
+            raise InputError(f'{type(model).__name__} has no classes of pictures or of pixels')
+        return _activation(model, x, layers)
+
+
+def _has_classes(model: nn.Module) -> bool:
+    if library_of(model) == 'mmseg':
+        return True
+    head = {'mmpretrain': 'with_head', 'mmaction': 'with_cls_head'}.get(library_of(model))
+    return head is not None and getattr(model, head, False)
+
+
+def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | None) -> list[Seen]:
+    from captum.attr import LayerGradCam  # takes a second to import
+
+    clip = library_of(model) == 'mmaction' and len(x) > 1
+
+    def scores(x: Tensor) -> Tensor:
+        return _scores(run_whole(model, x[None] if clip else x))
+
+    with torch.no_grad():
+        found, shares = scores(x), _shares(run_whole(model, x[None] if clip else x))
+    classes = found.shape[1]
+    if label is not None and not 0 <= label < classes:
+        raise InputError(f'there is no class {label}: the model has 0 to {classes - 1}')
+    chosen = shares[0].argmax().item() if label is None else label
+    maps = []
+    for layer in layers:
+        cam = LayerGradCam(scores, model.get_submodule(layer))
+        # With its gradient wanted at the input, frozen stages have one, too.
+        values = cam.attribute(x.clone().requires_grad_(), chosen, relu_attributions=True)
+        maps.append(_maps_of(layer, values))
+    share = shares[0, chosen].item()
+    return [
+        Seen(chosen, share, [Attention(layer, m[i]) for layer, m in zip(layers, maps, strict=True)])
+        for i in range(len(x))
+    ]
+
+
+def _activation(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[Seen]:
+    network = getattr(model, 'backbone', model)
+    outputs: dict[str, Tensor] = {}
+
+    def record_of(layer: str):
+        def record(module: nn.Module, inputs: object, output: object) -> None:
+            outputs[layer] = output
+
+        return record
+
+    handles = [
+        model.get_submodule(layer).register_forward_hook(record_of(layer)) for layer in layers
+    ]
+    try:
+        with torch.no_grad():
+            network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    unused = [layer for layer in layers if layer not in outputs]
+    if unused:
+        raise InputError(f'{unused[0]} is not reached by the backbone; choose another layer')
+    maps = {}
+    for layer, output in outputs.items():
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise InputError(f'{layer} gives no map')
+        maps[layer] = output.square().sum(1).cpu()
+    return [
+        Seen(None, None, [Attention(layer, maps[layer][i]) for layer in layers])
+        for i in range(len(x))
+    ]
+
+
+def _maps_of(layer: str, values: Tensor) -> Tensor:
+    if values.dim() != 4:
+        raise InputError(f'{layer} gives no map')
+    return values.detach()[:, 0].cpu()
+
+
+def _logits(output: object) -> Tensor:
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    return output
+
+
+def _scores(output: object) -> Tensor:
+    """Returns a score of each class, `(1, C)`; of pixels, the sum over those of the class."""
+    logits = _logits(output)
+    if logits.dim() == 2:
+        return logits
+    own = nn.functional.one_hot(logits.argmax(1), logits.shape[1]).permute(0, 3, 1, 2)
+    return (logits * own).sum((2, 3))
+
+
+def _shares(output: object) -> Tensor:
+    """Returns each class's probability, `(1, C)`; of pixels, the share of those of the class."""
+    logits = _logits(output)
+    if logits.dim() == 2:
+        return logits.softmax(1)
+    counts = nn.functional.one_hot(logits.argmax(1), logits.shape[1]).sum((1, 2))
+    return counts / counts.sum(1, keepdim=True)

@@ -1,0 +1,90 @@
+"""The pictures and the frames of videos that analyses look at."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+
+from bnet_mm.errors import InputError
+
+VIDEOS = {'.avi', '.mkv', '.mov', '.mp4', '.webm'}
+LONGEST, SHORTEST = 1024, 64  # pixels of a picture's sides
+
+
+def pictures_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields name and `(H, W, 3)` bytes, BGR, of a picture, or of a video's frames.
+
+    Args:
+        path: a picture in any format that OpenCV reads, grey ones too, or a video.
+        frames: how many of a video, evenly spread.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f'there is no picture {path}')
+    if path.suffix.lower() not in VIDEOS:
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise InputError(f'{path} cannot be read as a picture')
+        yield path.stem, picture
+        return
+    video = cv2.VideoCapture(str(path))
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    try:
+        for index in np.linspace(0, max(count - 1, 0), min(frames, max(count, 1))).astype(int):
+            video.set(cv2.CAP_PROP_POS_FRAMES, int(index))
+            read, picture = video.read()
+            if not read:
+                raise InputError(f'{path} cannot be read as a video at frame {index}')
+            yield f'{path.stem}_{index:05d}', picture
+    finally:
+        video.release()
+
+
+def free_name(name: str, used: set[str]) -> str:
+    """Returns a name that is not in `used` yet, and puts it there: two folders may have a 1.jpg."""
+    free, number = name, 1
+    while free in used:
+        number += 1
+        free = f'{name}_{number}'
+    used.add(free)
+    return free
+
+
+def of_usual_size(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
+    """Returns a picture of `shape` (height, width), or of its own within bounds."""
+    height, width = picture.shape[:2]
+    if shape is None:
+        scale = min(LONGEST / max(height, width), 1.0)
+        shape = [max(round(side * scale), SHORTEST) for side in (height, width)]
+    shrinks = shape[0] * shape[1] < height * width
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(picture, (shape[1], shape[0]), interpolation=way)
+
+
+def tested_side(cfg: Config) -> int | None:
+    """Returns to how many pixels a test pipeline resizes a picture's shorter side.
+
+    None where it names no such side, and for detectors and segmentors, which take pictures of any.
+    """
+    if cfg.get('default_scope') not in ('mmpretrain', 'mmaction'):
+        return None
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for step in dataset.get('pipeline') or []:
+        if str(step.get('type')).rpartition('.')[2] in ('ResizeEdge', 'Resize', 'Scale'):
+            scale = step.get('scale')
+            sides = scale if isinstance(scale, (tuple, list)) else [scale]
+            return min((s for s in sides if isinstance(s, int) and s > 0), default=None)
+    return None
+
+
+def of_side(picture: np.ndarray, side: int) -> np.ndarray:
+    """Returns a picture with a shorter side of `side` pixels and a longer of four times at most."""
+    height, width = picture.shape[:2]
+    scale = side / min(height, width)
+    longest = 4 * side
+    shape = tuple(min(max(round(s * scale), side), longest) for s in (height, width))
+    return of_usual_size(picture, shape)

@@ -1,0 +1,208 @@
+"""Which errors cost a detector how much AP: TIDE's, as in the paper's table 14, by tidecv."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from bnet_mm.analysis.detections import (
+    Annotations,
+    annotation_file,
+    detect,
+    read_annotations,
+    read_detections,
+)
+from bnet_mm.analysis.pairs import Pair
+from bnet_mm.errors import InputError
+
+PAPER_ERRORS = Path(__file__).with_name('paper_errors.yml')
+# Table 14's columns by tidecv's names; it also has errors of class and place at once ('Both') and
+# objects that are found twice ('Dupe').
+COLUMNS = {
+    'Cls': 'E_cls', 'Loc': 'E_loc', 'Bkg': 'E_bkg', 'Miss': 'E_miss',
+    'FalsePos': 'E_FP', 'FalseNeg': 'E_FN', 'Both': 'E_both', 'Dupe': 'E_dupe',
+}  # fmt: skip
+TABLE_14 = ('AP', 'AP50', 'E_cls', 'E_loc', 'E_bkg', 'E_miss', 'E_FP', 'E_FN')
+# Those that tell detections apart; the others are about all false ones, and all missed ones.
+MAIN = ('E_cls', 'E_loc', 'E_both', 'E_dupe', 'E_bkg', 'E_miss')
+# tidecv's: a detection is right from 0.5 IoU on, and on nothing up to 0.1.
+RIGHT, NOTHING = 0.5, 0.1
+BOXES, MASKS = 'bbox', 'mask'
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """The errors of one detector.
+
+    Attributes:
+        name: of the config or of the result file.
+        kind: 'boxes' or 'masks'.
+        values: in percent, by table 14's columns and 'E_both' and 'E_dupe'. AP and AP50 are
+            tidecv's; of an error, how much higher AP50 were without it.
+        paper: the paper's row of this config by table 14's columns, or empty.
+    """
+
+    name: str
+    kind: str
+    values: dict[str, float]
+    paper: dict[str, float]
+
+    def shares(self) -> dict[str, float]:
+        """Returns which share of all errors each of the main ones is (figure 6), or nothing."""
+        total = sum(self.values[name] for name in MAIN)
+        return {name: self.values[name] / total for name in MAIN} if total else {}
+
+
+def analyze_errors(
+    name: str, annotations: Annotations, detections: Sequence[dict]
+) -> list[ErrorRow]:
+    """Returns the errors of a detector's boxes and, where it gives some, its masks.
+
+    Args:
+        name: how to call it.
+        annotations: what it should have found.
+        detections: see `bnet_mm.analysis.detections.read_detections`.
+
+    Raises:
+        InputError: detections and annotations have neither boxes nor masks in common.
+    """
+    rows = []
+    has_boxes = all('bbox' in d for d in detections)
+    has_masks = bool(detections) and all(d.get('segmentation') for d in detections)
+    of_objects = all(a.get('segmentation') for a in annotations.objects if not a['iscrowd'])
+    if has_boxes:
+        values = _tide(annotations, detections, BOXES)
+        rows.append(ErrorRow(name, 'boxes', values, _papers_errors().get(name, {})))
+    if has_masks and of_objects:
+        rows.append(ErrorRow(name, 'masks', _tide(annotations, detections, MASKS), {}))
+    if not rows:
+        raise InputError(
+            f'{name} has masks and no boxes, and {annotations.path} has no masks to compare with'
+        )
+    return rows
+
+
+def errors_of_files(results: Sequence[str], annotations: str) -> list[ErrorRow]:
+    """Returns the errors of detectors from their COCO result files.
+
+    Args:
+        results: `.json` files of detections.
+        annotations: the COCO annotations they are compared with.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    truth = read_annotations(annotations)
+    names = [Path(file).name.removesuffix('.json') for file in results]
+    if len(set(names)) < len(names):
+        names = list(map(str, results))
+    rows = []
+    for name, file in zip(names, results, strict=True):
+        rows += analyze_errors(name, truth, read_detections(file, truth))
+    return rows
+
+
+def errors_of_models(pairs: Sequence[Pair], keep: Path | None = None) -> list[ErrorRow]:
+    """Tests detectors and returns their errors, boxes and where they have some masks.
+
+    Args:
+        pairs: the detectors.
+        keep: a folder for the detections, as `<name>.bbox.json` and `<name>.segm.json`.
+
+    Raises:
+        InputError: a detector cannot be used, or its data is missing.
+    """
+    rows = []
+    with TemporaryDirectory() as temporary:
+        for pair in pairs:
+            cfg = pair.read_config()
+            truth = read_annotations(annotation_file(cfg))
+            prefix = (keep or Path(temporary)) / pair.name
+            files, _ = detect(cfg, pair.config, pair.checkpoint, prefix)
+            rows += errors_of_detections(pair.name, files, truth)
+    return rows
+
+
+def errors_of_detections(name: str, files: Sequence[Path], truth: Annotations) -> list[ErrorRow]:
+    """Returns the errors in what `detect` wrote: boxes in the first file, masks in a second."""
+    rows = []
+    for file, kind in zip(files, ('boxes', 'masks'), strict=False):
+        found = analyze_errors(name, truth, read_detections(file, truth))
+        rows += [row for row in found if row.kind == kind]
+    return rows
+
+
+def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> dict[str, float]:
+    from tidecv.quantify import TIDE, TIDERun  # takes seconds to import
+
+    truth, found = _truth(annotations, mode), _found(annotations, detections, mode)
+    if not truth.annotations:
+        raise InputError(f'{annotations.path} has no object, so that there is no AP')
+    # Runs and not tidecv's TIDE, which makes a folder in the user's home and restyles matplotlib.
+    runs = [
+        TIDERun(truth, found, threshold, NOTHING, mode, truth.max_dets, threshold == RIGHT)
+        for threshold in TIDE.COCO_THRESHOLDS
+    ]
+    values = {'AP': sum(run.ap for run in runs) / len(runs)}
+    [run] = [run for run in runs if run.pos_thresh == RIGHT]
+    values['AP50'] = run.ap
+    errors = {**run.fix_main_errors(), **run.fix_special_errors()}
+    values |= {COLUMNS[kind.short_name]: float(value) for kind, value in errors.items()}
+    return values
+
+
+def _truth(annotations: Annotations, mode: str):
+    """Returns the objects as tidecv wants them; crowds are regions where nothing counts."""
+    from tidecv.data import Data
+
+    data = Data(annotations.path.stem, max_dets=100)
+    for image in annotations.images.values():
+        data.add_image(image['id'], str(image.get('file_name')))
+    for category, name in annotations.categories.items():
+        data.add_class(category, name)
+    for a in annotations.objects:
+        add = data.add_ignore_region if a['iscrowd'] else data.add_ground_truth
+        mask = _mask(a, annotations) if mode == MASKS else None
+        add(a['image_id'], a['category_id'], a['bbox'], mask)
+    return data
+
+
+def _found(annotations: Annotations, detections: Sequence[dict], mode: str):
+    from tidecv.data import Data
+
+    data = Data('detections')
+    for d in detections:
+        mask = _mask(d, annotations) if mode == MASKS else None
+        data.add_detection(d['image_id'], d['category_id'], d['score'], d.get('bbox'), mask)
+    return data
+
+
+def _mask(entry: dict, annotations: Annotations) -> dict | None:
+    """Returns a mask run-length encoded, of polygons or run lengths."""
+    from tidecv.functions import toRLE
+
+    segmentation = entry.get('segmentation')
+    if not segmentation:
+        return None
+    image = annotations.images[entry['image_id']]
+    try:
+        mask = toRLE(segmentation, image['width'], image['height'])
+        fits = list(mask['size']) == [image['height'], image['width']]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f'a mask of image {image["id"]} is neither polygons nor run lengths: {error}'
+        ) from error
+    if not fits:
+        raise InputError(
+            f'a mask of image {image["id"]} has the size {mask["size"]}, the image '
+            f'{[image["height"], image["width"]]} (height, width)'
+        )
+    return mask
+
+
+@cache
+def _papers_errors() -> dict[str, dict[str, float]]:
+    return yaml.safe_load(PAPER_ERRORS.read_text())
