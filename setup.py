@@ -31,9 +31,19 @@ EXTRAS = {
     'action': [*OPENMMLAB, 'mmaction2==1.2.0'],
     'cls': [*OPENMMLAB, 'mmpretrain==1.2.0', 'scipy'],
 }
+EXTRAS['analysis'] = ['captum', 'matplotlib', 'scipy', 'tidecv']
 EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
 EXTRAS['onnx'] = ['onnx', 'onnxruntime', 'onnxscript']
-EXTRAS['dev'] = ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'timm', *EXTRAS['onnx']]
+EXTRAS['dev'] = [
+    'hypothesis',
+    'playwright',
+    'pytest',
+    'pytest-xdist',
+    'ruff',
+    'tensorboard',
+    'timm',
+    *EXTRAS['onnx'],
+]
 
 
 # The CPU kernels, once for each instruction set; bnet_mm/norm/cpu.py loads the best that runs. No

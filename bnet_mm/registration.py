@@ -8,7 +8,7 @@ modules, which mmengine does on first use: importing `bnet_mm` imports none of t
 from collections.abc import Callable
 from importlib import import_module
 
-from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
 
 from bnet_mm import compat
 from bnet_mm.frelu import FReLU
@@ -29,6 +29,8 @@ CIFAR = {'mmpretrain': ['bnet_mm.datasets']}
 # The module that registers the optimizer constructors of all libraries, and those of one.
 OPTIMIZERS = ['bnet_mm.optim.default']
 OPTIMIZERS_OF = {'mmaction': ['bnet_mm.optim.mmaction']}
+# The module of the hook that a config can ask for.
+HOOK_MODULES = ['bnet_mm.engine.vis_hook']
 
 
 def register() -> None:
@@ -42,6 +44,8 @@ def register() -> None:
     _load_with_children(DATASETS, lambda scope: CIFAR.get(scope, []))
     # A library's registry looks into mmengine's without loading it, so each must know of it.
     _load_with(OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS)
+    _load_with(HOOKS, HOOK_MODULES)
+    _load_with_children(HOOKS, lambda scope: HOOK_MODULES)
     _load_with_children(
         OPTIM_WRAPPER_CONSTRUCTORS, lambda scope: OPTIMIZERS_OF.get(scope, OPTIMIZERS)
     )

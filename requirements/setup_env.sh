@@ -123,7 +123,7 @@ if ! mmcv_loads; then
 fi
 
 step 'the OpenMMLab libraries, test tools and bnet_mm itself (about a minute)' \
-  install --no-build-isolation -e '.[all,dev]'
+  install --no-build-isolation -e '.[all,analysis,dev]'
 
 # A machine without a desktop lacks the libraries that OpenCV's windows need; the headless build reads and draws the same.
 if ! "$python" -c 'import cv2' 2>/dev/null; then

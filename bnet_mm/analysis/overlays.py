@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,6 +14,7 @@ from bnet_mm.analysis.figures import save_figure
 
 PANEL = 3.2  # inches of a picture's longer side
 NARROWEST = 1.2
+OPACITY = 0.65
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,23 @@ def draw_overlays(rows: Sequence[Row], file: Path) -> None:
     save_figure(figure, file)
 
 
+def as_picture(row: Row) -> np.ndarray:
+    """Returns a picture and its maps in a strip, `(H, W, 3)` bytes, RGB, without their titles."""
+    maps = [_blend(row.picture, overlay) for overlay in row.overlays]
+    return np.hstack([cv2.cvtColor(row.picture, cv2.COLOR_BGR2RGB), *maps])
+
+
 def _draw(ax: Axes, picture: np.ndarray, overlay: Overlay) -> None:
+    ax.imshow(_blend(picture, overlay))
+    ax.set_title(overlay.title, fontsize=8)
+
+
+def _blend(picture: np.ndarray, overlay: Overlay) -> np.ndarray:
+    """Returns a map in colours over the grey picture, `(H, W, 3)` bytes, RGB."""
     height, width = picture.shape[:2]
     values = overlay.values.astype(np.float32)
+    values = (values - values.min()) / max(np.ptp(values), np.finfo(np.float32).tiny)
     smooth = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-    top = values.max() if values.max() > values.min() else values.min() + 1
-    ax.imshow(np.repeat(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None], 3, 2))
-    ax.imshow(smooth, cmap='inferno', alpha=0.65, vmin=values.min(), vmax=top)
-    ax.set_title(overlay.title, fontsize=8)
+    colors = colormaps['inferno'](smooth)[..., :3] * 255
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
+    return np.rint(OPACITY * colors + (1 - OPACITY) * grey).astype(np.uint8)

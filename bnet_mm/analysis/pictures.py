@@ -56,13 +56,19 @@ def free_name(name: str, used: set[str]) -> str:
 
 def of_usual_size(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
     """Returns a picture of `shape` (height, width), or of its own within bounds."""
-    height, width = picture.shape[:2]
     if shape is None:
-        scale = min(LONGEST / max(height, width), 1.0)
-        shape = [max(round(side * scale), SHORTEST) for side in (height, width)]
+        return no_longer_than(picture, LONGEST)
+    height, width = picture.shape[:2]
     shrinks = shape[0] * shape[1] < height * width
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(picture, (shape[1], shape[0]), interpolation=way)
+
+
+def no_longer_than(picture: np.ndarray, longest: int) -> np.ndarray:
+    """Returns a picture of at most `longest` pixels on the longer side, at least 64 on any."""
+    height, width = picture.shape[:2]
+    scale = min(longest / max(height, width), 1.0)
+    return of_usual_size(picture, [max(round(s * scale), SHORTEST) for s in (height, width)])
 
 
 def tested_side(cfg: Config) -> int | None:

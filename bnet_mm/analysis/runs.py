@@ -11,6 +11,8 @@ from bnet_mm.errors import InputError
 
 # Entries of a record that are no result of the training.
 BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'lr', 'memory', 'base_lr'}
+# What the names of BNETVisHook's scalars begin with: they stand beside the losses and metrics.
+KERNEL_SCALARS = 'kernels/'
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def _records(file: Path) -> Iterator[dict]:
             if number == len(lines):
                 return  # of a training that is just writing it
             raise InputError(f'{file}, line {number} is damaged: {error}') from error
-        if isinstance(record, dict) and isinstance(record.get('step'), int):
+        if not isinstance(record, dict) or not isinstance(record.get('step'), int):
+            continue
+        if not any(key.startswith(KERNEL_SCALARS) for key in record):
             yield record
 
 

@@ -1,0 +1,114 @@
+"""BNETVisHook: what it logs, that it changes nothing, and that it keeps to its time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(path: Path, base: Path, hook: str) -> Path:
+    path.write_text(
+        f"""
+_base_ = {str(base)!r}
+custom_hooks = [{hook}]
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(vis_backends=vis_backends)
+default_hooks = dict(logger=dict(interval=1))
+randomness = dict(seed=1)
+"""
+    )
+    return path
+
+
+def scalars_of(work_dir: Path) -> list[dict]:
+    [file] = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_it_logs_to_every_backend_and_the_training_stays_the_same(tiny_config, run_tool, tmp_path):
+    hook = "dict(type='BNETVisHook', interval=2, time_share=1.0)"
+    for name, hooks in (('with', hook), ('without', '')):
+        path = config(tmp_path / f'{name}.py', tiny_config, hooks)
+        options = ('--cfg-options', 'train_cfg.max_epochs=1', '--work-dir', name)
+        run_tool('train.py', path, *options, '--no-validate', check=True)
+    logged = [r for r in scalars_of(tmp_path / 'with') if any('kernels/' in key for key in r)]
+    assert [record['step'] for record in logged] == [2]  # 12 pictures, 4 a batch
+    names = {key for key in logged[0] if key.startswith('kernels/')}
+    assert len(names) == 16 and 'kernels/backbone.layer4.1.bn2/outside' in names
+    pictures = list((tmp_path / 'with').glob('*/vis_data/vis_image/heatmap_*_2.png'))
+    assert len(pictures) == 3
+    [events] = (tmp_path / 'with').glob('*/vis_data/events.out.tfevents.*')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(events)).Reload().Tags()
+    assert names <= set(found['scalars'])
+    assert sorted(found['images']) == sorted(p.name.removesuffix('_2.png') for p in pictures)
+    ours, plain = (
+        torch.load(tmp_path / f'{name}/epoch_1.pth', weights_only=False)['state_dict']
+        for name in ('with', 'without')
+    )
+    assert all(torch.equal(ours[key], plain[key]) for key in plain)
+    # What it logged is no metric of the training.
+    from bnet_mm.analysis.runs import read_run
+
+    assert read_run(tmp_path / 'with').metrics() == []
+
+
+class Clock:
+    """Time that passes only when the test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(('cost', 'expected'), [(2.0, 5), (0.05, 10)])
+def test_it_leaves_turns_out_to_keep_its_share(cost, expected, monkeypatch):
+    from bnet_mm.engine import vis_hook
+
+    clock, logged = Clock(), []
+    monkeypatch.setattr(vis_hook, 'time', clock)
+    hook = vis_hook.BNETVisHook()
+    hook._started, hook._spent, hook._last, hook._model = 0.0, 0.0, 0.0, torch.nn.Module()
+
+    def log(runner, step):
+        logged.append(clock.now)
+        clock.now += cost
+
+    hook._log = log
+
+    class Runner:
+        iter = 1
+
+    for epoch in range(1, 11):
+        clock.now = max(100.0 * epoch, clock.now)
+        hook._log_in_time(Runner())
+    assert len(logged) == expected
+    assert len(logged) * cost <= 0.01 * logged[-1]
+
+
+def test_a_model_without_bnet_and_a_missing_picture_are_named(tiny_config, run_tool, tmp_path):
+    for entries, sentence in (
+        ("dict(type='BNETVisHook', images=['gone.jpg'])", 'there is no picture gone.jpg'),
+        ("dict(type='BNETVisHook', layers=['layer9'])", 'no BNET is called layer9'),
+    ):
+        path = config(tmp_path / 'wrong.py', tiny_config, entries)
+        wrong = run_tool('train.py', path, '--no-validate')
+        assert wrong.returncode == 2 and sentence in wrong.stderr
+        assert 'Traceback' not in wrong.stderr
+
+
+def test_the_package_registers_it_without_importing_a_library():
+    code = (
+        'import sys, bnet_mm; from mmengine.registry import HOOKS; '
+        "assert HOOKS.get('BNETVisHook').__name__ == 'BNETVisHook'; "
+        "assert not {'mmdet', 'mmseg', 'mmaction', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
