@@ -31,7 +31,7 @@ EXTRAS = {
     'action': [*OPENMMLAB, 'mmaction2==1.2.0'],
     'cls': [*OPENMMLAB, 'mmpretrain==1.2.0', 'scipy'],
 }
-EXTRAS['analysis'] = ['captum', 'matplotlib', 'scipy', 'tidecv']
+EXTRAS['analysis'] = ['captum', 'jinja2', 'matplotlib', 'scipy', 'tidecv']
 EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
 EXTRAS['onnx'] = ['onnx', 'onnxruntime', 'onnxscript']
 EXTRAS['dev'] = [
@@ -128,7 +128,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['bnet_mm', 'bnet_mm.*']),
-    package_data={'bnet_mm.analysis': ['*.yml']},
+    package_data={'bnet_mm.analysis': ['*.yml'], 'bnet_mm.analysis.report': ['*.html']},
     ext_modules=KERNELS,
     python_requires='>=3.10',
     install_requires=[

@@ -1,6 +1,7 @@
 """Attention maps of several models side by side, as sheets."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from bnet_mm.analysis.heatmap import clip_frames
 from bnet_mm.analysis.overlays import Overlay, Row, draw_overlays
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.analysis.pictures import free_name, of_side, of_usual_size, pictures_of, tested_side
+from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.deploy.sample import as_input
 from bnet_mm.engine.trained import load_trained
 
@@ -44,32 +46,39 @@ def write_attention(
     for pair in pairs:
         cfg = pair.read_config()
         model, contents = load_trained(cfg, pair.checkpoint)
-        blocks = last_blocks(model, layers)
-        models.append((pair.name, cfg, model, blocks, _class_names(contents.meta)))
+        last_blocks(model, layers)  # says it before the first sheet where one cannot be made
+        models.append((pair.name, cfg, model, contents))
     used: set[str] = set()
     for image in images:
         rows: dict[str, list[Row]] = {}
-        for name, cfg, model, blocks, classes in models:
-            for place, row in _rows(image, cfg, model, blocks, shape, frames, label, classes):
-                titled = Row(f'{name}\n{row.title}', row.picture, row.overlays)
-                rows.setdefault(place, []).append(titled)
+        for name, cfg, model, contents in models:
+            found = attention_rows(cfg, model, contents, image, layers, shape, frames, label)
+            for place, row in found:
+                rows.setdefault(place, []).append(replace(row, title=f'{name}\n{row.title}'))
         for place, of_models in rows.items():
             file = out / f'{free_name(place, used)}_attention.png'
             draw_overlays(of_models, file)
             yield file
 
 
-def _rows(
-    image: Path,
+def attention_rows(
     cfg: Config,
     model: nn.Module,
-    layers: Sequence[str],
-    shape: tuple[int, int] | None,
-    frames: int,
-    label: int | None,
-    classes: Sequence[str],
-) -> Iterator[tuple[str, Row]]:
-    """Yields the name and the maps of a picture, or of each frame."""
+    contents: Contents,
+    image: Path,
+    layers: Sequence[str] | None = None,
+    shape: tuple[int, int] | None = None,
+    frames: int = 3,
+    label: int | None = None,
+) -> list[tuple[str, Row]]:
+    """Returns name and attention maps of a picture, or of each frame; see `write_attention`.
+
+    Args:
+        cfg, model, contents: a trained model, as `bnet_mm.engine.trained.load_trained` gives it.
+        image, layers, shape, frames, label: of one picture or video.
+    """
+    blocks = last_blocks(model, layers)
+    classes = _class_names(contents.meta)
     together = clip_frames(getattr(model, 'backbone', model))
     side = tested_side(cfg) if shape is None else None
     found = [
@@ -78,14 +87,16 @@ def _rows(
     ]
     inputs = [as_input(picture, model) for _, picture in found]
     if len(inputs) == together:
-        seen = attention_maps(model, torch.cat(inputs), layers, label)
+        seen = attention_maps(model, torch.cat(inputs), blocks, label)
     else:
-        seen = [attention_maps(model, x, layers, label)[0] for x in inputs]
+        seen = [attention_maps(model, x, blocks, label)[0] for x in inputs]
+    rows = []
     for (name, picture), of_picture in zip(found, seen, strict=True):
         overlays = [
             Overlay(a.layer.removeprefix('backbone.'), a.map.numpy()) for a in of_picture.maps
         ]
-        yield name, Row(_answer(of_picture, classes), picture, overlays)
+        rows.append((name, Row(_answer(of_picture, classes), picture, overlays)))
+    return rows
 
 
 def _class_names(meta: dict) -> Sequence[str]:

@@ -107,7 +107,7 @@ def compare(groups: Sequence[Group], configs: str | Path) -> list[tuple[Group, l
         groups: the first one is what the others are compared with.
         configs: the folder of this package's configs, whose metafiles hold the paper's figures.
     """
-    paper = _papers_figures(Path(configs))
+    paper = papers_figures(Path(configs))
     runs = [run for group in groups for run in group.runs]
     metrics = [m for m in runs[0].metrics() if all(m in run.metrics() for run in runs)]
     first = groups[0]
@@ -160,8 +160,12 @@ def _paired_test(
     return float(result.pvalue), len(common)
 
 
-def _papers_figures(configs: Path) -> dict[str, dict[str, float]]:
-    """Returns the paper's metrics by the names of configs, as the metafiles have them."""
+def papers_figures(configs: Path) -> dict[str, dict[str, float]]:
+    """Returns the paper's metrics by the names of configs, as their metafiles have them.
+
+    Args:
+        configs: the folder of this package's configs.
+    """
     found = {}
     for file in sorted(configs.glob('metafiles/*.yml')):
         for model in yaml.safe_load(file.read_text())['Models']:

@@ -7,7 +7,7 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from bnet_mm.analysis.comparison import PAPER, Group
+from bnet_mm.analysis.comparison import LOSS, PAPER, Group
 from bnet_mm.analysis.figures import save_figure
 from bnet_mm.analysis.runs import Run
 from bnet_mm.errors import InputError
@@ -30,29 +30,56 @@ def plot_curves(
         InputError: no run has the metric, or the file cannot be written.
     """
     runs = [run for group in groups for run in group.runs]
-    common = [m for m in runs[0].metrics() if all(m in run.metrics() for run in runs)]
+    common = common_metrics(runs)
     if metric is None:
-        metric = next((m for m in PAPER if m in common), common[0] if common else None)
+        metric = main_metric(runs)
     elif metric not in common:
         raise InputError(f'not all runs have {metric!r}; they have {", ".join(common) or "none"}')
     if over_time and not all(run.hours() for run in runs):
         raise InputError('a training logged no time (the entry "time"), so that none can be shown')
+    metrics = [LOSS, metric] if metric else [LOSS]
     canvas = Canvas(figsize=(10 if metric else 5.5, 3.8), layout='constrained')
-    panels = canvas.subplots(1, 2 if metric else 1, squeeze=False)[0]
-    by_epoch = all(run.epochs for run in runs)
-    factor = PAPER.get(metric, ('', 1))[1]
+    for panel, name in zip(
+        canvas.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
+    ):
+        draw_curves(panel, groups, name, over_time)
+    save_figure(canvas, file)
+
+
+def draw_curves(panel: Axes, groups: Sequence[Group], metric: str, over_time: bool = False) -> None:
+    """Draws one metric of each group, or the training loss, with its title and axes.
+
+    Args:
+        panel: where to.
+        groups: see `bnet_mm.analysis.comparison.group_runs`.
+        metric: one that all runs have, or `bnet_mm.analysis.comparison.LOSS`.
+        over_time: see `plot_curves`.
+    """
+    runs = [run for group in groups for run in group.runs]
     for i, group in enumerate(groups):
         places = [run.hours() for run in group.runs] if over_time else None
-        _draw(panels[0], group, [run.loss() for run in group.runs], places, i)
-        if metric:
-            scaled = [_scaled(run, metric, factor) for run in group.runs]
-            _draw(panels[1], group, scaled, places, i)
-    for panel, title in zip(panels, ('Training loss', metric), strict=False):
-        panel.set_title(title)
-        panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
-        panel.grid(alpha=0.3)
-    panels[0].legend()
-    save_figure(canvas, file)
+        if metric == LOSS:
+            curves = [run.loss() for run in group.runs]
+        else:
+            curves = [_scaled(run, metric, PAPER.get(metric, ('', 1))[1]) for run in group.runs]
+        _draw(panel, group, curves, places, i)
+    by_epoch = all(run.epochs for run in runs)
+    panel.set_title(metric.capitalize() if metric == LOSS else metric)
+    panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
+    panel.grid(alpha=0.3)
+    if metric == LOSS:
+        panel.legend()
+
+
+def main_metric(runs: Sequence[Run]) -> str | None:
+    """Returns the first of the paper's metrics that all runs have, or any that all have."""
+    common = common_metrics(runs)
+    return next((m for m in PAPER if m in common), common[0] if common else None)
+
+
+def common_metrics(runs: Sequence[Run]) -> list[str]:
+    """Returns the metrics that all runs have."""
+    return [m for m in runs[0].metrics() if all(m in run.metrics() for run in runs)]
 
 
 def _scaled(run: Run, metric: str, factor: float) -> dict[int, float]:

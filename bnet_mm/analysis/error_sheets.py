@@ -67,12 +67,21 @@ def draw_errors(rows: Sequence[ErrorRow], file: Path) -> None:
     shares, costs = figure.subfigures(2, 1, height_ratios=(1, 1))
     pies = shares.subplots(1, columns, squeeze=False)[0]
     for pie, row in zip(pies, rows, strict=True):
-        _pie(pie, row)
-        pie.set_title(_title(row), fontsize=8)
+        draw_shares(pie, row)
     shares.legend(
-        handles=_patches(), loc='outside lower center', ncols=len(MAIN), fontsize=8, frameon=False
+        handles=legend_of_shares(),
+        loc='outside lower center',
+        ncols=len(MAIN),
+        fontsize=8,
+        frameon=False,
     )
-    axes = costs.subplots()
+    draw_costs(costs.subplots(), rows)
+    save_figure(figure, file)
+
+
+def draw_costs(axes: Axes, rows: Sequence[ErrorRow]) -> None:
+    """Draws what each of table 14's errors costs, model by model."""
+    columns = len(rows)
     errors = [column for column in TABLE_14 if column in NAMES]
     width = 0.8 / columns
     for i, row in enumerate(rows):
@@ -87,21 +96,11 @@ def draw_errors(rows: Sequence[ErrorRow], file: Path) -> None:
     axes.margins(y=0.12)
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
-    save_figure(figure, file)
 
 
-def _cell(row: ErrorRow, column: str, first: ErrorRow | None) -> str:
-    value = row.values[column]
-    if first is None:
-        return f'{value:.2f}'
-    return f'{value:.2f}\n[dim]{value - first.values[column]:+.2f}[/]'
-
-
-def _title(row: ErrorRow) -> str:
-    return f'{row.name}\n{row.kind}'
-
-
-def _pie(axes: Axes, row: ErrorRow) -> None:
+def draw_shares(axes: Axes, row: ErrorRow) -> None:
+    """Draws which share of all errors each of the main ones is, in percent (figure 6)."""
+    axes.set_title(_title(row), fontsize=8)
     parts = {name: share for name, share in row.shares().items() if share > 0}
     if not parts:
         axes.text(0.5, 0.5, 'no errors', ha='center', va='center', transform=axes.transAxes)
@@ -119,5 +118,17 @@ def _pie(axes: Axes, row: ErrorRow) -> None:
     )
 
 
-def _patches() -> list[Patch]:
+def legend_of_shares() -> list[Patch]:
+    """Returns the colours of `draw_shares` for a legend."""
     return [Patch(color=COLORS[name], label=f'{NAMES[name]}, %') for name in MAIN]
+
+
+def _cell(row: ErrorRow, column: str, first: ErrorRow | None) -> str:
+    value = row.values[column]
+    if first is None:
+        return f'{value:.2f}'
+    return f'{value:.2f}\n[dim]{value - first.values[column]:+.2f}[/]'
+
+
+def _title(row: ErrorRow) -> str:
+    return f'{row.name}\n{row.kind}'

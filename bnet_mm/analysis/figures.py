@@ -1,7 +1,12 @@
-"""Writes figures of matplotlib whole or not at all."""
+"""Figures of matplotlib, written whole or not at all, or put into a page."""
 
+import base64
+from io import BytesIO
 from pathlib import Path
 
+import cv2
+import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from bnet_mm.errors import InputError
@@ -22,3 +27,18 @@ def save_figure(figure: Figure, file: Path) -> None:
         write_whole(file, lambda part: figure.savefig(part, format=kind, dpi=DOTS_PER_INCH))
     except (OSError, ValueError) as error:
         raise InputError(f'{file} cannot be written: {error}') from error
+
+
+def embed_figure(figure: Figure) -> str:
+    """Returns a figure as the `data:` address of an SVG, whose text needs no font."""
+    file = BytesIO()
+    # Without the date and with names of its own that do not change, it is the same each time.
+    with rc_context({'svg.fonttype': 'path', 'svg.hashsalt': 'bnet_mm'}):
+        figure.savefig(file, format='svg', metadata={'Date': None})
+    return f'data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}'
+
+
+def embed_picture(picture: np.ndarray) -> str:
+    """Returns `(H, W, 3)` bytes, RGB, as the `data:` address of a JPEG."""
+    _, encoded = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return f'data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}'

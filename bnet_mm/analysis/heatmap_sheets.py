@@ -34,22 +34,36 @@ def write_heat_maps(
     Raises:
         InputError: a picture cannot be read, or the network cannot run on it.
     """
-    together = clip_frames(getattr(model, 'backbone', model))
     used: set[str] = set()
     for image in images:
-        found = [
-            (name, of_usual_size(picture, shape))
-            for name, picture in pictures_of(image, frames if together == 1 else together)
-        ]
-        inputs = [as_input(picture, model) for _, picture in found]
-        if len(inputs) == together:
-            maps = heat_maps(model, torch.cat(inputs), layers)
-        else:  # a picture, or a video with less frames than are shifted between
-            maps = [heat_maps(model, x, layers)[0] for x in inputs]
-        for (name, picture), of_picture in zip(found, maps, strict=True):
+        for name, row in heat_map_rows(model, layers, image, shape, frames):
             file = out / f'{free_name(name, used)}_heatmap.png'
-            draw_overlays([heat_map_row(picture, of_picture)], file)
+            draw_overlays([row], file)
             yield file
+
+
+def heat_map_rows(
+    model: nn.Module,
+    layers: list[str],
+    image: Path,
+    shape: tuple[int, int] | None = None,
+    frames: int = 3,
+) -> list[tuple[str, Row]]:
+    """Returns name and heat maps of a picture, or of each frame; see `write_heat_maps`."""
+    together = clip_frames(getattr(model, 'backbone', model))
+    found = [
+        (name, of_usual_size(picture, shape))
+        for name, picture in pictures_of(image, frames if together == 1 else together)
+    ]
+    inputs = [as_input(picture, model) for _, picture in found]
+    if len(inputs) == together:
+        maps = heat_maps(model, torch.cat(inputs), layers)
+    else:  # a picture, or a video with less frames than are shifted between
+        maps = [heat_maps(model, x, layers)[0] for x in inputs]
+    return [
+        (name, heat_map_row(picture, of_picture))
+        for (name, picture), of_picture in zip(found, maps, strict=True)
+    ]
 
 
 def heat_map_row(picture: np.ndarray, maps: Sequence[HeatMap], title: str = 'picture') -> Row:

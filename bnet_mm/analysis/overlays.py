@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnet_mm.analysis.figures import save_figure
@@ -64,22 +63,16 @@ def draw_overlays(rows: Sequence[Row], file: Path) -> None:
     for axes, row in zip(grid, rows, strict=True):
         for ax in axes:
             ax.set_axis_off()
-        axes[0].imshow(cv2.cvtColor(row.picture, cv2.COLOR_BGR2RGB))
-        axes[0].set_title(row.title, fontsize=8)
-        for ax, overlay in zip(axes[1:], row.overlays, strict=False):
-            _draw(ax, row.picture, overlay)
+        for ax, (title, panel) in zip(axes, panels_of(row), strict=False):
+            ax.imshow(panel)
+            ax.set_title(title, fontsize=8)
     save_figure(figure, file)
 
 
-def as_picture(row: Row) -> np.ndarray:
-    """Returns a picture and its maps in a strip, `(H, W, 3)` bytes, RGB, without their titles."""
-    maps = [_blend(row.picture, overlay) for overlay in row.overlays]
-    return np.hstack([cv2.cvtColor(row.picture, cv2.COLOR_BGR2RGB), *maps])
-
-
-def _draw(ax: Axes, picture: np.ndarray, overlay: Overlay) -> None:
-    ax.imshow(_blend(picture, overlay))
-    ax.set_title(overlay.title, fontsize=8)
+def panels_of(row: Row) -> list[tuple[str, np.ndarray]]:
+    """Returns the picture and its maps over it, title and `(H, W, 3)` bytes, RGB, each."""
+    picture = cv2.cvtColor(row.picture, cv2.COLOR_BGR2RGB)
+    return [(row.title, picture), *((o.title, _blend(row.picture, o)) for o in row.overlays)]
 
 
 def _blend(picture: np.ndarray, overlay: Overlay) -> np.ndarray:

@@ -21,6 +21,7 @@ class Run:
 
     Attributes:
         path: its work dir.
+        config: the file that the Runner wrote its whole config into.
         name: its config's.
         norm: the backbone's norm as the paper writes it, 'BN' or 'BNET-3'.
         seed: None where the config named none.
@@ -31,6 +32,7 @@ class Run:
     """
 
     path: Path
+    config: Path
     name: str
     norm: str
     seed: int | None
@@ -111,8 +113,8 @@ def read_run(path: str | Path) -> Run:
                 epochs[record['step']] = record['epoch']
     if not training:
         raise InputError(f'{path} holds no training: {files[-1]} has no loss')
-    name, cfg = _config(path, files)
-    return Run(path, name, _norm(cfg), _seed(cfg), training, validation, epochs, seconds)
+    file, name, cfg = _config(path, files)
+    return Run(path, file, name, _norm(cfg), _seed(cfg), training, validation, epochs, seconds)
 
 
 def _records(file: Path) -> Iterator[dict]:
@@ -130,17 +132,16 @@ def _records(file: Path) -> Iterator[dict]:
             yield record
 
 
-def _config(path: Path, files: list[Path]) -> tuple[str, Config]:
-    """Returns name and contents of the config that the Runner left in a work dir."""
+def _config(path: Path, files: list[Path]) -> tuple[Path, str, Config]:
+    """Returns file, name and contents of the config that the Runner left in a work dir."""
     named = [f for f in path.glob('*.py') if f.is_file()]
     dumped = files[-1].with_name('config.py')
     file = max(named, key=lambda f: f.stat().st_mtime) if named else dumped
     try:
-        return (file.stem if named else path.name), Config.fromfile(
-            file, import_custom_modules=False
-        )
+        cfg = Config.fromfile(file, import_custom_modules=False)
     except Exception as error:  # a config is a program
         raise InputError(f'{file} cannot be read as a config: {error}') from error
+    return file, (file.stem if named else path.name), cfg
 
 
 def _norm(cfg: Config) -> str:

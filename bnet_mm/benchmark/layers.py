@@ -104,10 +104,16 @@ def _step(module: nn.Module, x: torch.Tensor, grad: torch.Tensor):
     return step
 
 
-def saved_bytes(module: nn.Module, *inputs: torch.Tensor) -> int:
+def saved_bytes(module: nn.Module, *inputs: torch.Tensor, input_gradient: bool = True) -> int:
     """Returns the bytes that autograd keeps between a module's forward and backward pass.
 
     Counted once for each storage, parameters and buffers of the module left out.
+
+    Args:
+        module: what runs.
+        inputs: its arguments.
+        input_gradient: whether their gradient is wanted, as inside a network; for a whole one,
+            whose first stages may be frozen, it is not.
     """
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     storages = {}
@@ -118,7 +124,7 @@ def saved_bytes(module: nn.Module, *inputs: torch.Tensor) -> int:
             storages[storage.data_ptr()] = storage
         return tensor
 
-    inputs = [x.detach().requires_grad_() for x in inputs]
+    inputs = [x.detach().requires_grad_(input_gradient) for x in inputs]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         module(*inputs)
     return sum(storage.nbytes() for storage in storages.values())

@@ -151,9 +151,9 @@ def inference(
                 if key in jobs:
                     continue
                 model = model_with(peer, start).to(memory_format=FORMATS[memory_format])
-                jobs[key] = _forward(model, cfg, shape, device)
+                jobs[key] = forward_job(model, cfg, shape, device)
                 if peer != TWO_LINES:
-                    jobs[f'{peer} {DEPLOYED}', key[1]] = _forward(
+                    jobs[f'{peer} {DEPLOYED}', key[1]] = forward_job(
                         fuse(model, shape=shape), cfg, shape, device
                     )
         times = interleave(jobs, rounds, device)
@@ -208,7 +208,11 @@ def _sized(model: nn.Module, k: int) -> nn.Module:
     return model
 
 
-def _forward(model: nn.Module, cfg: Config, shape, device: str) -> Callable[[], None]:
+def forward_job(
+    model: nn.Module, cfg: Config, shape: tuple[int, int], device: str
+) -> Callable[[], None]:
+    """Returns what runs a config's model once on an empty picture of `shape`, to be timed."""
+
     def forward() -> None:
         with torch.no_grad(), torch.device(device):
             dataless.forward(model, cfg, shape)

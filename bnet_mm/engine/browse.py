@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.registry import VISUALIZERS
 from torch import Tensor
 
-from bnet_mm.engine.data import check_data, explain_failure
-from bnet_mm.engine.inputs import check_library, config_errors
+from bnet_mm.engine.data.building import build_dataset
+from bnet_mm.engine.inputs import config_errors
 from bnet_mm.errors import InputError
 
 FRAMES_PER_ROW = 5
@@ -34,26 +34,12 @@ def browse(cfg: Config, stage: str, folder: str | Path, count: int, seed: int) -
     Raises:
         InputError: the dataset is missing, empty or cannot be built, or a sample cannot be drawn.
     """
-    loader = cfg.get(f'{stage}_dataloader')
-    if not loader:
-        raise InputError(f'the config has no {stage}_dataloader')
-    check_library(cfg.get('default_scope'))
-    check_data(cfg, (stage,))
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    dataset = build_dataset(cfg, stage)
     with config_errors():
-        try:
-            dataset = DATASETS.build(loader.dataset)
-        except Exception as error:
-            sentence = explain_failure(cfg, error)
-            if sentence is None:
-                raise
-            raise InputError(sentence) from error
         visualizer = VISUALIZERS.build(
             {'type': 'Visualizer', **(cfg.get('visualizer') or {}), 'vis_backends': None,
              'name': 'browse'}
         )  # fmt: skip
-    if not len(dataset):
-        raise InputError(f'the {stage} dataset has no sample')
     metainfo = getattr(dataset, 'metainfo', {})
     visualizer.dataset_meta = metainfo
     folder = Path(folder)

@@ -17,10 +17,11 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from bnet_mm.analysis.heatmap import chosen_layers, heat_maps
 from bnet_mm.analysis.heatmap_sheets import heat_map_row
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
-from bnet_mm.analysis.overlays import as_picture
+from bnet_mm.analysis.overlays import panels_of
 from bnet_mm.analysis.pictures import no_longer_than, pictures_of
 from bnet_mm.analysis.runs import KERNEL_SCALARS
 from bnet_mm.deploy.sample import as_input
+from bnet_mm.engine.data.building import files_of
 
 OF_DATASET = 3  # pictures, where none are named
 EVERY = 1000  # iterations, where a loop has no epochs
@@ -111,31 +112,17 @@ class BNETVisHook(Hook):
         with _evaluating(self._model):
             for name, picture in self._pictures:
                 [maps] = heat_maps(self._model, as_input(picture, self._model), self._names)
-                strip = as_picture(heat_map_row(picture, maps))
+                strip = np.hstack([p for _, p in panels_of(heat_map_row(picture, maps))])
                 runner.visualizer.add_image(f'heatmap_{name}', strip, step)
 
     def _read_pictures(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
-        paths = self.images if self.images is not None else _of_dataset(runner)
+        paths = self.images
+        if paths is None:
+            loop = runner.val_loop or runner.train_loop
+            paths = files_of(loop.dataloader.dataset, OF_DATASET)
         for path in paths:
             name, picture = next(iter(pictures_of(Path(path), 1)))
             yield name, no_longer_than(picture, self.longest)
-
-
-def _of_dataset(runner: Runner) -> list[str]:
-    """Returns the files of a dataset's first pictures or videos, as far as it names such files."""
-    loop = runner.val_loop or runner.train_loop
-    dataset = loop.dataloader.dataset
-    while not hasattr(dataset, 'get_data_info') and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset  # repeated or balanced
-    if not hasattr(dataset, 'get_data_info'):
-        return []
-    found = []
-    for index in range(min(OF_DATASET, len(dataset))):
-        info = dataset.get_data_info(index)
-        path = info.get('img_path', info.get('filename'))
-        if path is not None:
-            found.append(str(path))
-    return found
 
 
 @contextmanager

@@ -1,0 +1,76 @@
+"""Gathers the sections, one after the other, and writes the page."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from bnet_mm import __version__
+from bnet_mm.analysis.report.compared import read_compared
+from bnet_mm.analysis.report.detectors import errors_section
+from bnet_mm.analysis.report.maps import attention_section, heat_map_section, sample_images
+from bnet_mm.analysis.report.networks import costs_section, speed_section
+from bnet_mm.analysis.report.page import Section, write_page
+from bnet_mm.analysis.report.parts import Parts
+from bnet_mm.analysis.report.trainings import configs_section, curves_section, metrics_section
+from bnet_mm.errors import InputError
+
+# In the order of the page; those that take time can be left out.
+SECTIONS = ('configs', 'metrics', 'curves', 'costs', 'speed', 'heatmaps', 'attention', 'errors')
+TITLES = {'speed': 'Speed and memory', 'heatmaps': 'Heat maps'}
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    file: Path,
+    configs: Path,
+    folder: Path,
+    images: Sequence[Path] = (),
+    skip: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:
+    """Writes one page that compares trainings, and opens without a network.
+
+    What takes long is kept in a folder as soon as it is done; the same call goes on from there. A
+    section that cannot be made here says why in its place.
+
+    Args:
+        runs: work dirs; the first one's config is what the others are compared with.
+        file: the page.
+        configs: the folder of this package's configs, whose metafiles hold the paper's figures.
+        folder: of the kept results.
+        images: pictures or videos to look at; the first ones of the test set by default.
+        skip: sections to leave out.
+        say: is told what is being done.
+
+    Raises:
+        InputError: a run cannot be read, or the page cannot be written.
+    """
+    compared = read_compared(runs)
+    parts = Parts(folder, say)
+    makers: dict[str, Callable[[], Section]] = {
+        'configs': lambda: configs_section(compared),
+        'metrics': lambda: metrics_section(compared, configs),
+        'curves': lambda: curves_section(compared),
+        'costs': lambda: costs_section(compared, parts),
+        'speed': lambda: speed_section(compared, parts),
+        'heatmaps': lambda: heat_map_section(compared, sample_images(compared, images), parts),
+        'attention': lambda: attention_section(compared, sample_images(compared, images), parts),
+        'errors': lambda: errors_section(compared, parts),
+    }
+    wanted = [name for name in SECTIONS if name not in skip]
+    if all(c.cfg.get('default_scope') != 'mmdet' for c in compared):
+        wanted = [name for name in wanted if name != 'errors']
+    sections = []
+    for number, name in enumerate(wanted, 1):
+        say(f'{number}/{len(wanted)} {name}')
+        try:
+            sections.append(makers[name]())
+        except InputError as error:
+            title = TITLES.get(name, name.capitalize())
+            sections.append(Section(title, '', missing=[f'Left out: {error}.']))
+    title = ', '.join(dict.fromkeys(f'{c.label} ({c.group.name})' for c in compared))
+    made = f'{date.today().isoformat()}, bnet_mm {__version__}, torch {torch.__version__}'
+    facts = [f'Made {made} from {len(runs)} work dir{"s" if len(runs) > 1 else ""}.']
+    write_page(f'Compared: {title}', facts, sections, file)

@@ -1,0 +1,48 @@
+"""Compares trainings on one page of HTML that opens from disk without a network.
+
+tools/report.py work_dirs/faster_rcnn_r50_bn_fpn_1x work_dirs/faster_rcnn_r50_bnet5_fpn_1x
+tools/report.py runs/bn_seed* runs/bnet3_seed* --out seeds.html --skip speed --images street.jpg
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bnet_mm.analysis.report import SECTIONS, write_report
+from bnet_mm.engine.command_line import exit_on_input_error
+
+CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Compare trainings on one page.')
+    parser.add_argument(
+        'runs', nargs='+', metavar='RUN', help='work dirs; the first is compared with'
+    )
+    parser.add_argument('--out', type=Path, default='report.html', help='default: report.html')
+    parser.add_argument(
+        '--images', nargs='+', type=Path, default=[],
+        help='pictures or videos to look at (default: the first three of the test set)',
+    )  # fmt: skip
+    parser.add_argument('--skip', nargs='+', choices=SECTIONS, default=[], help='leave these out')
+    parser.add_argument(
+        '--parts', type=Path, metavar='FOLDER',
+        help='of results that are kept, to go on from (default: <out>.parts)',
+    )  # fmt: skip
+    args = parser.parse_args()
+    folder = args.parts or args.out.with_name(f'{args.out.name}.parts')
+    try:
+        with exit_on_input_error('report.py'):
+            write_report(args.runs, args.out, CONFIGS, folder, args.images, args.skip, _say)
+    except KeyboardInterrupt:
+        _say(f'interrupted; the same command goes on with what is kept in {folder}')
+        sys.exit(130)
+    print(args.out)
+
+
+def _say(text: str) -> None:
+    print(f'[report] {text}', file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+    main()
