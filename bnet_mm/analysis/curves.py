@@ -46,7 +46,13 @@ def plot_curves(
     save_figure(canvas, file)
 
 
-def draw_curves(panel: Axes, groups: Sequence[Group], metric: str, over_time: bool = False) -> None:
+def draw_curves(
+    panel: Axes,
+    groups: Sequence[Group],
+    metric: str,
+    over_time: bool = False,
+    names: Sequence[str] | None = None,
+) -> None:
     """Draws one metric of each group, or the training loss, with its title and axes.
 
     Args:
@@ -54,6 +60,7 @@ def draw_curves(panel: Axes, groups: Sequence[Group], metric: str, over_time: bo
         groups: see `bnet_mm.analysis.comparison.group_runs`.
         metric: one that all runs have, or `bnet_mm.analysis.comparison.LOSS`.
         over_time: see `plot_curves`.
+        names: of the groups; by default norm and config.
     """
     runs = [run for group in groups for run in group.runs]
     for i, group in enumerate(groups):
@@ -62,13 +69,14 @@ def draw_curves(panel: Axes, groups: Sequence[Group], metric: str, over_time: bo
             curves = [run.loss() for run in group.runs]
         else:
             curves = [_scaled(run, metric, PAPER.get(metric, ('', 1))[1]) for run in group.runs]
-        _draw(panel, group, curves, places, i)
+        name = names[i] if names else f'{group.norm} ({group.name})'
+        _draw(panel, name, curves, places, f'C{i}')
     by_epoch = all(run.epochs for run in runs)
     panel.set_title(metric.capitalize() if metric == LOSS else metric)
     panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
     panel.grid(alpha=0.3)
     if metric == LOSS:
-        panel.legend()
+        panel.legend(fontsize='small')
 
 
 def main_metric(runs: Sequence[Run]) -> str | None:
@@ -88,18 +96,17 @@ def _scaled(run: Run, metric: str, factor: float) -> dict[int, float]:
 
 def _draw(
     panel: Axes,
-    group: Group,
+    name: str,
     curves: list[dict[int, float]],
     places: list[dict[int, float]] | None,
-    index: int,
+    color: str,
 ) -> None:
     steps = sorted(set().union(*curves))
     at = [[curve[step] for curve in curves if step in curve] for step in steps]
     x = steps
     if places is not None:
         x = [mean(_place(of_run, step) for of_run in places) for step in steps]
-    color = f'C{index}'
-    panel.plot(x, [mean(v) for v in at], color=color, label=f'{group.norm} ({group.name})')
+    panel.plot(x, [mean(v) for v in at], color=color, label=name)
     if len(curves) > 1:
         panel.fill_between(
             x, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.2, linewidth=0

@@ -17,19 +17,19 @@ from bnet_mm.analysis.tide import MAIN, TABLE_14, ErrorRow
 COLORS = dict(zip(MAIN, ('C0', 'C1', 'C4', 'C5', 'C2', 'C3'), strict=True))
 NAMES = {
     'E_cls': 'class', 'E_loc': 'localization', 'E_both': 'both', 'E_dupe': 'duplicate',
-    'E_bkg': 'background', 'E_miss': 'missed', 'E_FP': 'false\npositives',
-    'E_FN': 'false\nnegatives',
+    'E_bkg': 'background', 'E_miss': 'missed',
 }  # fmt: skip
 LEGEND = (
     "AP and AP50 are tidecv's, whose classes without an object count as 0 where something is "
     "detected; COCO's evaluation leaves them out. E: how much higher AP50 were without the error. "
-    'Small signed figures: more than in the first row.'
+    'FP and FN: without any false positive or false negative.'
 )
 
 
 def as_rich(rows: Sequence[ErrorRow]) -> Table:
     """Returns table 14 for the given detectors, with the paper's rows where it has them."""
-    table = Table(caption=LEGEND, caption_justify='left')
+    caption = f'{LEGEND} Second lines: more than in the first row.'
+    table = Table(caption=caption, caption_justify='left')
     table.add_column('Detector', overflow='fold')
     for column in TABLE_14:
         table.add_column(column, justify='right', no_wrap=True)
@@ -82,7 +82,7 @@ def draw_errors(rows: Sequence[ErrorRow], file: Path) -> None:
 def draw_costs(axes: Axes, rows: Sequence[ErrorRow]) -> None:
     """Draws what each of table 14's errors costs, model by model."""
     columns = len(rows)
-    errors = [column for column in TABLE_14 if column in NAMES]
+    errors = [column for column in TABLE_14 if column.startswith('E_')]
     width = 0.8 / columns
     for i, row in enumerate(rows):
         places = [j + (i - (columns - 1) / 2) * width for j in range(len(errors))]
@@ -90,7 +90,7 @@ def draw_costs(axes: Axes, rows: Sequence[ErrorRow]) -> None:
         values = [row.values[e] for e in errors]
         bars = axes.bar(places, values, 0.92 * width, label=_title(row), color=color)
         axes.bar_label(bars, fmt='%.1f', fontsize=7, padding=1)
-    axes.set_xticks(range(len(errors)), [NAMES[e] for e in errors], fontsize=8)
+    axes.set_xticks(range(len(errors)), [f'$E_\\mathrm{{{e[2:]}}}$' for e in errors], fontsize=9)
     axes.set_ylabel('cost in AP50, %', fontsize=8)
     axes.tick_params('y', labelsize=8)
     axes.margins(y=0.12)

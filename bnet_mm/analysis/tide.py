@@ -41,7 +41,8 @@ class ErrorRow:
         name: of the config or of the result file.
         kind: 'boxes' or 'masks'.
         values: in percent, by table 14's columns and 'E_both' and 'E_dupe'. AP and AP50 are
-            tidecv's; of an error, how much higher AP50 were without it.
+            tidecv's; of an error, how much higher AP50 were without it. (Of a detector that finds
+            nothing at all, which tidecv cannot take: 100 for what is missed.)
         paper: the paper's row of this config by table 14's columns, or empty.
     """
 
@@ -141,6 +142,12 @@ def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> di
     truth, found = _truth(annotations, mode), _found(annotations, detections, mode)
     if not truth.annotations:
         raise InputError(f'{annotations.path} has no object, so that there is no AP')
+    if not found.annotations:
+        # tidecv divides by the number of classes that are left, which is none.
+        return dict.fromkeys(('AP', 'AP50', *COLUMNS.values()), 0.0) | {
+            'E_miss': 100.0,
+            'E_FN': 100.0,
+        }
     # Runs and not tidecv's TIDE, which makes a folder in the user's home and restyles matplotlib.
     runs = [
         TIDERun(truth, found, threshold, NOTHING, mode, truth.max_dets, threshold == RIGHT)

@@ -70,7 +70,7 @@ def write_report(
         except InputError as error:
             title = TITLES.get(name, name.capitalize())
             sections.append(Section(title, '', missing=[f'Left out: {error}.']))
-    title = ', '.join(dict.fromkeys(f'{c.label} ({c.group.name})' for c in compared))
+    title = ' and '.join(c.label for c in compared)
     made = f'{date.today().isoformat()}, bnet_mm {__version__}, torch {torch.__version__}'
     facts = [f'Made {made} from {len(runs)} work dir{"s" if len(runs) > 1 else ""}.']
-    write_page(f'Compared: {title}', facts, sections, file)
+    write_page(f'{title} compared' if len(compared) > 1 else title, facts, sections, file)

@@ -1,6 +1,7 @@
 """Sections from the work dirs alone: configs, metrics beside the paper's, curves."""
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import median
 
@@ -82,7 +83,7 @@ def curves_section(compared: Sequence[Compared]) -> Section:
         pictures = []
         for over_time in (False, True) if timed else (False,):
             canvas = Canvas(figsize=CURVE, layout='constrained')
-            draw_curves(canvas.subplots(), groups, name, over_time)
+            draw_curves(canvas.subplots(), groups, name, over_time, _labels(compared))
             over = 'hours of training' if over_time else 'epochs or iterations'
             pictures.append(Picture(embed_figure(canvas), f'{name} over {over}'))
         galleries.append(Gallery('', pictures))
@@ -145,10 +146,12 @@ def _flattened(node: object, name: str):
 
 def _value(figure: Figure) -> str:
     digits = 4 if figure.metric == LOSS else 2
+    if not isfinite(figure.mean):
+        return 'diverged'
     text = f'{figure.mean:.{digits}f}'
     if figure.deviation is not None:
         text += f' ± {figure.deviation:.{digits}f}'
-    if figure.difference is not None:
+    if figure.difference is not None and isfinite(figure.difference):
         text += f'\n{figure.difference:+.{digits}f}'
         if figure.p is not None:
             text += f', p = {figure.p:.3f}' if figure.p >= 0.001 else ', p < 0.001'
