@@ -16,8 +16,8 @@ from bnet_mm.analysis import error_sheets, kernel_sheets
 from bnet_mm.analysis.attention_sheets import write_attention
 from bnet_mm.analysis.comparison import group_runs
 from bnet_mm.analysis.curves import plot_curves
-from bnet_mm.analysis.heatmap import chosen_layers
 from bnet_mm.analysis.heatmap_sheets import write_heat_maps
+from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import analyze_kernels
 from bnet_mm.analysis.pairs import leading_pairs, pairs_of
 from bnet_mm.analysis.runs import read_run

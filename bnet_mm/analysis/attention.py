@@ -1,6 +1,5 @@
 """Where a network looks: attention maps of each stage's last block, as in the paper's figure 5."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from bnet_mm.analysis.heatmap import clip_frames, sized_errors
+from bnet_mm.analysis.packages import need
 from bnet_mm.deploy.sample import library_of, run_whole, weight_of
 from bnet_mm.errors import InputError
-
-STAGE_NAME = re.compile(r'(.*\.)?layer\d+')
 
 
 @dataclass(frozen=True)
@@ -41,40 +39,6 @@ class Seen:
     label: int | None
     share: float | None
     maps: list[Attention]
-
-
-def last_blocks(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:
-    """Returns the last block of each stage, or the modules that are meant by `names`.
-
-    Args:
-        model: one whose stages are called layer1, layer2, ...
-        names: full names of modules, or the ends of such names.
-
-    Raises:
-        InputError: there is no such stage or module.
-    """
-    modules = dict(model.named_modules())
-    if names:
-        chosen = []
-        for name in names:
-            found = [known for known in modules if known == name or known.endswith(f'.{name}')]
-            if len(found) != 1:
-                raise InputError(
-                    f'{len(found)} modules of {type(model).__name__} are called {name}'
-                )
-            chosen += found
-        return chosen
-    stages = [name for name in modules if STAGE_NAME.fullmatch(name)]
-    blocks = []
-    for stage in stages:
-        children = [name for name, _ in modules[stage].named_children()]
-        blocks.append(f'{stage}.{children[-1]}' if children else stage)
-    if not blocks:
-        raise InputError(
-            f'{type(model).__name__} has no stages called layer1, layer2, ...: name modules of it '
-            f'with --layers'
-        )
-    return blocks
 
 
 def attention_maps(
@@ -116,6 +80,7 @@ def _has_classes(model: nn.Module) -> bool:
 
 
 def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | None) -> list[Seen]:
+    need('captum')
     from captum.attr import LayerGradCam  # takes a second to import
 
     clip = library_of(model) == 'mmaction' and len(x) > 1

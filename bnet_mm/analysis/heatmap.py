@@ -1,6 +1,5 @@
 """Where BNET enhances: the heat maps of the paper's section 4.6 and figure 4."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.deploy.sample import weight_of
+from bnet_mm.analysis.layers import BACKBONE
+from bnet_mm.deploy.sample import library_of, run_whole, weight_of
 from bnet_mm.errors import InputError
-from bnet_mm.norm import EnhancedNorm
 
-STAGE = re.compile(r'(.*\blayer\d+)\.')
 # Of a channel's largest value: what a float's rounding makes of a line, with room for sums of taps.
 ROUNDINGS = 64
 
@@ -71,65 +69,38 @@ def count_above(x: Tensor, y: Tensor) -> Tensor:
     return (y.double() - line > rounding).sum(1)
 
 
-def last_of_each_stage(model: nn.Module) -> list[str]:
-    """Returns the last BNET of each stage: those whose blocks feed a feature pyramid (figure 4)."""
-    names = [name for name, m in model.named_modules() if isinstance(m, EnhancedNorm)]
-    stages = {match[1] if (match := STAGE.match(name)) else '': name for name in names}
-    return list(stages.values())
-
-
-def chosen_layers(model: nn.Module, names: list[str] | None) -> list[str]:
-    """Returns the BNETs that are meant by `names`, or the last of each stage.
-
-    Args:
-        model: any model.
-        names: full names of BNETs, or the ends of such names.
-
-    Raises:
-        InputError: the model has no BNET, or none of such a name.
-    """
-    known = [name for name, m in model.named_modules() if isinstance(m, EnhancedNorm)]
-    if not known:
-        raise InputError(
-            f'{type(model).__name__} has no BNET, and a plain norm enhances nothing: its heat map '
-            f'would be flat'
-        )
-    if not names:
-        return last_of_each_stage(model)
-    chosen = []
-    for name in names:
-        found = [k for k in known if k == name or k.endswith(f'.{name}')]
-        if len(found) != 1:
-            what = 'no' if not found else f'{len(found)} BNETs'
-            raise InputError(
-                f'{what} BNET is called {name}; there are {", ".join(known[:4])}, ... {known[-1]}'
-                if not found
-                else f'{what} have names that end in {name}: {", ".join(found[:3])}'
-            )
-        chosen += found
-    return chosen
-
-
 @torch.no_grad()
 def heat_maps(model: nn.Module, pictures: Tensor, layers: list[str]) -> list[list[HeatMap]]:
-    """Runs the backbone of `model` and returns the heat maps of `layers`, for each picture.
+    """Runs `model` as far as `layers` want it and returns their heat maps, for each picture.
+
+    Of a layer that is used several times, as a head's on each level of a pyramid, the map is that
+    of the first time.
 
     Args:
-        model: in evaluation mode; a model of OpenMMLab with a backbone, or any network.
+        model: in evaluation mode; a model of OpenMMLab, or any network.
         pictures: `(N, 3, H, W)`, as the network takes them. A network that shifts between frames
             takes one picture, as a clip that stands still, or as many frames as it shifts between.
-        layers: names of BNETs.
+        layers: names of BNETs. For those outside the backbone the heads are run, too.
 
     Raises:
-        InputError: a layer was not used, or the network cannot run on the pictures.
+        InputError: a layer was not used, or not on whole pictures, or the network cannot run on
+            the pictures.
     """
     network = getattr(model, 'backbone', model)
     x = pictures.to(weight_of(model))
+    frames = x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x
     with _recorded(model, layers) as pairs, sized_errors(network, x):
-        network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
-    unused = [name for name in layers if name not in pairs]
-    if unused:
-        raise InputError(f'{unused[0]} is not reached by the backbone; choose another layer')
+        if network is model or all(name.startswith(BACKBONE) for name in layers):
+            network(frames)
+        else:
+            run_whole(model, frames[None] if library_of(model) == 'mmaction' else frames)
+    for name in layers:
+        if name not in pairs:
+            raise InputError(f'{name} is not reached on a picture; choose another layer')
+        if pairs[name][0].dim() != 4 or len(pairs[name][0]) != len(frames):
+            raise InputError(
+                f'{name} sees regions of a picture and not the whole; choose another layer'
+            )
     maps = []
     for i in range(len(x)):
         of_picture = {name: [t[i : i + 1] for t in pair] for name, pair in pairs.items()}
@@ -167,7 +138,7 @@ def _recorded(model: nn.Module, layers: list[str]) -> Iterator[dict[str, tuple[T
 
     def record_of(name: str):
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            pairs[name] = inputs[0].detach().clone(), output.detach().clone()
+            pairs.setdefault(name, (inputs[0].detach().clone(), output.detach().clone()))
 
         return record
 

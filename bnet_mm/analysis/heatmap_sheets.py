@@ -25,7 +25,7 @@ def write_heat_maps(
 
     Args:
         model: of OpenMMLab, in evaluation mode.
-        layers: names of BNETs; see `bnet_mm.analysis.heatmap.chosen_layers`.
+        layers: names of BNETs; see `bnet_mm.analysis.layers.chosen_layers`.
         images: pictures and videos.
         out: folder of the sheets.
         shape: height and width of the pictures; their own, within bounds, by default.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.analysis.heatmap import STAGE, chosen_layers, clip_frames
+from bnet_mm.analysis.heatmap import clip_frames
+from bnet_mm.analysis.layers import chosen_layers, stage_of
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.deploy.sample import weight_of
@@ -65,11 +66,10 @@ def learnt_kernels(model: nn.Module) -> list[LearntKernel]:
         dirac = torch.zeros_like(kernel)
         dirac[:, :, module.k // 2, module.k // 2] = 1
         magnitude = kernel.abs().mean((0, 1))
-        stage = STAGE.match(name)
         found.append(
             LearntKernel(
                 layer=name,
-                stage=stage[1] if stage else '',
+                stage=stage_of(name),
                 channels=module.num_features,
                 k=module.k,
                 outside=energy_outside_centre(kernel),

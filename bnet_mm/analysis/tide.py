@@ -15,6 +15,7 @@ from bnet_mm.analysis.detections import (
     read_annotations,
     read_detections,
 )
+from bnet_mm.analysis.packages import need
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.errors import InputError
 
@@ -137,6 +138,7 @@ def errors_of_detections(name: str, files: Sequence[Path], truth: Annotations) -
 
 
 def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> dict[str, float]:
+    need('tidecv')
     from tidecv.quantify import TIDE, TIDERun  # takes seconds to import
 
     truth, found = _truth(annotations, mode), _found(annotations, detections, mode)

@@ -14,8 +14,9 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from bnet_mm.analysis.heatmap import chosen_layers, heat_maps
+from bnet_mm.analysis.heatmap import heat_maps
 from bnet_mm.analysis.heatmap_sheets import heat_map_row
+from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.overlays import panels_of
 from bnet_mm.analysis.pictures import no_longer_than, pictures_of

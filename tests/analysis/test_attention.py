@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from bnet_mm.analysis import dataless, pictures
-from bnet_mm.analysis.attention import attention_maps, last_blocks
+from bnet_mm.analysis.attention import attention_maps
+from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.norm import BNET
@@ -81,14 +82,9 @@ def test_a_clip_has_a_map_for_each_frame(tiny_recognizer):
     assert not torch.allclose(same[0].maps[3].map, moving[0].maps[3].map)
 
 
-def test_layers_and_classes_that_are_not_there():
+def test_maps_and_classes_that_are_not_there():
     model = built(CLASSIFIER)
     x = torch.randn(1, 3, 64, 64)
-    assert last_blocks(model) == [f'backbone.layer{i}.1' for i in range(1, 5)]
-    with pytest.raises(InputError, match='0 modules of ImageClassifier are called layer9'):
-        last_blocks(model, ['layer9'])
-    with pytest.raises(InputError, match='no stages called layer1'):
-        last_blocks(nn.Sequential(nn.Conv2d(3, 2, 3)))
     with pytest.raises(InputError, match='no class 1000: the model has 0 to 999'):
         attention_maps(model, x, last_blocks(model), 1000)
     with pytest.raises(InputError, match=r'head\.fc gives no map'):

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-import bnet_mm
-from bnet_mm.analysis.heatmap import (
-    chosen_layers,
-    count_above,
-    fit_line,
-    heat_maps,
-    last_of_each_stage,
-)
+from bnet_mm.analysis.heatmap import count_above, fit_line, heat_maps
 from bnet_mm.errors import InputError
 from bnet_mm.norm import BNET
 
@@ -66,28 +59,6 @@ def test_known_enhancement_is_marked_exactly():
     assert torch.equal(found.above, 2 * marked.long())
 
 
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        import torchvision
-
-        self.backbone = torchvision.models.resnet18(num_classes=3)
-
-
-def test_layers_are_chosen_by_stage_or_name():
-    model = Residual()
-    with pytest.raises(InputError, match='Residual has no BNET'):
-        chosen_layers(model, None)
-    bnet_mm.enhance(model.backbone, 3)
-    last = [f'backbone.layer{i}.1.bn2' for i in range(1, 5)]
-    assert last_of_each_stage(model) == chosen_layers(model, None) == last
-    assert chosen_layers(model, ['layer2.0.bn2']) == ['backbone.layer2.0.bn2']
-    with pytest.raises(InputError, match='no BNET is called layer9'):
-        chosen_layers(model, ['layer9.0.bn2'])
-    with pytest.raises(InputError, match=r'4 BNETs have names that end in 0\.bn2'):
-        chosen_layers(model, ['0.bn2'])
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     """The demo's classifier with random weights and kernels."""
@@ -134,3 +105,25 @@ def test_odd_pictures_videos_and_wrong_input(checkpoint, run_tool, tmp_path, dem
         wrong = run_tool('analyze.py', 'heatmap', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr
         assert 'Traceback' not in wrong.stderr
+
+
+def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_config):
+    from bnet_mm.analysis import dataless
+    from bnet_mm.engine.config import load_config
+
+    norm = {'norm_cfg.type': 'BNET', 'norm_cfg.k': 3}
+    head = {f'model.decode_head.{key}': value for key, value in norm.items()}
+    segmentor = dataless.build(load_config(tiny_segmentor, head), 'cpu')
+    layers = ['backbone.layer4.1.bn2', 'decode_head.bottleneck.bn']
+    of_pictures = heat_maps(segmentor, torch.randn(2, 3, 64, 96), layers)
+    assert [[m.layer for m in maps] for maps in of_pictures] == [layers, layers]
+    assert of_pictures[1][1].above.shape == (8, 12)
+
+    box_head = {
+        'model.roi_head.bbox_head.type': 'Shared4Conv1FCBBoxHead',
+        **{f'model.roi_head.bbox_head.{key}': value for key, value in norm.items()},
+    }
+    detector = dataless.build(load_config(tiny_config, box_head), 'cpu')
+    name = 'roi_head.bbox_head.shared_convs.0.bn'
+    with pytest.raises(InputError, match=f'{name} sees regions of a picture'):
+        heat_maps(detector, torch.randn(1, 3, 64, 96), [name])

@@ -7,8 +7,8 @@ import numpy as np
 
 from bnet_mm.analysis.attention_sheets import attention_rows
 from bnet_mm.analysis.figures import embed_picture
-from bnet_mm.analysis.heatmap import chosen_layers
 from bnet_mm.analysis.heatmap_sheets import heat_map_rows
+from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.overlays import Row, panels_of
 from bnet_mm.analysis.pictures import no_longer_than
 from bnet_mm.analysis.report.compared import Compared

@@ -1,0 +1,90 @@
+"""Which layers of a network an analysis looks at: named ones, or the last of each stage."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from bnet_mm.errors import InputError
+from bnet_mm.norm import EnhancedNorm
+
+# What ResNets and their kin, HRNet and most others call a stage.
+STAGE = re.compile(r'((?:.*\.)?(?:layer|stage|stages\.)\d+)(?:\.|$)')
+BACKBONE = 'backbone.'
+
+
+def stage_of(name: str) -> str:
+    """Returns the name of the stage that a module is or belongs to, '' outside of any."""
+    match = STAGE.match(name)
+    return match[1] if match else ''
+
+
+def chosen_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:
+    """Returns the BNETs that are meant by `names`, or the last of each stage of the backbone.
+
+    The last ones are those whose blocks feed a feature pyramid (paper, figure 4). A model without
+    BNET in its backbone has its others looked at.
+
+    Args:
+        model: any model.
+        names: full names of BNETs, or the ends of such names.
+
+    Raises:
+        InputError: the model has no BNET, or not one of such a name.
+    """
+    known = [name for name, m in model.named_modules() if isinstance(m, EnhancedNorm)]
+    if not known:
+        raise InputError(
+            f'{type(model).__name__} has no BNET, and a plain norm enhances nothing: its heat map '
+            f'would be flat'
+        )
+    if names:
+        return _meant(names, known, 'BNET')
+    return list({stage_of(name): name for name in _in_backbone(known)}.values())
+
+
+def last_blocks(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:
+    """Returns the modules that are meant by `names`, or the last block of each stage.
+
+    Args:
+        model: one whose backbone has stages called layer1, layer2, ... unless modules are named.
+        names: full names of modules, or the ends of such names.
+
+    Raises:
+        InputError: there is no such stage, or not one module of such a name.
+    """
+    modules = dict(model.named_modules())
+    if names:
+        return _meant(names, [name for name in modules if name], 'module')
+    blocks = []
+    for stage in _in_backbone([name for name in modules if name and stage_of(name) == name]):
+        children = [name for name, _ in modules[stage].named_children()]
+        blocks.append(f'{stage}.{children[-1]}' if children else stage)
+    if not blocks:
+        raise InputError(
+            f'{type(model).__name__} has no stages called layer1, layer2, ...: name modules of it '
+            f'with --layers'
+        )
+    return blocks
+
+
+def _in_backbone(names: Sequence[str]) -> Sequence[str]:
+    """Returns those of the backbone, or all where none is of one."""
+    return [name for name in names if name.startswith(BACKBONE)] or names
+
+
+def _meant(names: Iterable[str], known: Sequence[str], what: str) -> list[str]:
+    chosen = []
+    for name in names:
+        found = [k for k in known if k == name] or [k for k in known if k.endswith(f'.{name}')]
+        if not found:
+            shown = (
+                f'{", ".join(known[:4])}, ... {known[-1]}' if len(known) > 5 else ', '.join(known)
+            )
+            raise InputError(f'no {what} is called {name}; there are {shown}')
+        if len(found) > 1:
+            raise InputError(
+                f'{len(found)} {what}s have names that end in {name}: {", ".join(found[:3])}'
+            )
+        chosen += found
+    return chosen

@@ -1,0 +1,14 @@
+"""Packages that single analyses are made with, beside the OpenMMLab libraries."""
+
+from importlib.util import find_spec
+
+from bnet_mm.errors import InputError
+
+
+def need(package: str) -> None:
+    """Raises InputError unless a package of the extra `analysis` is installed."""
+    if find_spec(package) is None:
+        raise InputError(
+            f'this needs the package {package}, which is not installed: run `make env` in the '
+            f"checkout, or `pip install 'bnet_mm[analysis]'`"
+        )
