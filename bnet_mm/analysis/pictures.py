@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from bnet_mm.errors import InputError
 
-VIDEOS = {'.avi', '.mkv', '.mov', '.mp4', '.webm'}
+VIDEOS = {'.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
 LONGEST, SHORTEST = 1024, 64  # pixels of a picture's sides
 
 
@@ -26,10 +26,7 @@ def pictures_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
     if not path.is_file():
         raise InputError(f'there is no picture {path}')
     if path.suffix.lower() not in VIDEOS:
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise InputError(f'{path} cannot be read as a picture')
-        yield path.stem, picture
+        yield path.stem, _read_picture(path)
         return
     video = cv2.VideoCapture(str(path))
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -42,6 +39,21 @@ def pictures_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
             yield f'{path.stem}_{index:05d}', picture
     finally:
         video.release()
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    try:
+        contents = np.fromfile(path, np.uint8)
+        picture = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
+    except (OSError, cv2.error) as error:  # of OpenCV: more than 2^30 pixels, for example
+        raise InputError(f'{path} cannot be read as a picture: {_reason(error)}') from error
+    if picture is None:
+        raise InputError(f'{path} cannot be read as a picture')
+    return picture
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, 'err', None) or getattr(error, 'strerror', None) or str(error)
 
 
 def free_name(name: str, used: set[str]) -> str:
