@@ -1,5 +1,8 @@
 """Builds a config's dataset by itself, without a loader or a model."""
 
+import sys
+from contextlib import redirect_stdout
+
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import Dataset
@@ -25,7 +28,8 @@ def build_dataset(cfg: Config, stage: str) -> Dataset:
     check_library(cfg.get('default_scope'))
     check_data(cfg, (stage,))
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with config_errors():
+    # What pycocotools says while it reads is no result of a command line.
+    with config_errors(), redirect_stdout(sys.stderr):
         try:
             dataset = DATASETS.build(loader.dataset)
         except Exception as error:
