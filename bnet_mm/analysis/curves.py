@@ -6,11 +6,14 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from bnet_mm.analysis.comparison import LOSS, PAPER, Group
 from bnet_mm.analysis.figures import save_figure
 from bnet_mm.analysis.runs import Run
 from bnet_mm.errors import InputError
+
+FEW = 12
 
 
 def plot_curves(
@@ -74,6 +77,8 @@ def draw_curves(
     by_epoch = all(run.epochs for run in runs)
     panel.set_title(metric.capitalize() if metric == LOSS else metric)
     panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
+    if not over_time:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(alpha=0.3)
     if metric == LOSS:
         panel.legend(fontsize='small')
@@ -106,7 +111,9 @@ def _draw(
     x = steps
     if places is not None:
         x = [mean(_place(of_run, step) for of_run in places) for step in steps]
-    panel.plot(x, [mean(v) for v in at], color=color, label=name)
+    # A few points are shown as such: a line through one would not be seen.
+    marker = 'o' if len(x) <= FEW else None
+    panel.plot(x, [mean(v) for v in at], color=color, label=name, marker=marker, markersize=4)
     if len(curves) > 1:
         panel.fill_between(
             x, [min(v) for v in at], [max(v) for v in at], color=color, alpha=0.2, linewidth=0

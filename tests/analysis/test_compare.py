@@ -1,7 +1,6 @@
 """Work dirs compared: real ones, of a running training, over seeds, and damaged."""
 
 import json
-from pathlib import Path
 from statistics import stdev
 
 import pytest
@@ -9,44 +8,8 @@ from PIL import Image
 from scipy.stats import ttest_rel
 
 from bnet_mm.analysis.comparison import LOSS, compare, group_runs
-from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.errors import InputError
-
-CONFIG = """
-model = dict(backbone=dict(type='ResNet', norm_cfg=dict(type={norm!r}{k})))
-randomness = dict(seed={seed})
-"""
-ACCURACY = {  # by norm and seed, epoch by epoch
-    ('BN', 0): [50.0, 60.0, 58.0],
-    ('BN', 1): [51.0, 61.0, 60.0],
-    ('BN', 2): [49.0, 59.0, 59.5],
-    ('BNET', 0): [55.0, 62.0, 63.0],
-    ('BNET', 1): [54.0, 63.0, 63.5],
-    ('BNET', 2): [56.0, 60.0, 62.0],
-}
-
-
-def write_run(folder: Path, norm: str, seed: int | None, values: list[float], first=1, time='1'):
-    name = f'resnet50_{norm.lower()}{"3" if norm == "BNET" else ""}_100e_in1k'
-    logs = folder / f'2026_{time}/vis_data'
-    logs.mkdir(parents=True)
-    text = CONFIG.format(norm=norm, k=', k=3' if norm == 'BNET' else '', seed=seed)
-    (folder / f'{name}.py').write_text(text)
-    lines = []
-    for epoch, value in enumerate(values, first):
-        for i in (1, 2):
-            step = 2 * (epoch - 1) + i
-            record = {'epoch': epoch, 'iter': step, 'step': step, 'time': 1.8}
-            lines.append({'lr': 0.1, 'loss': 3 / step, **record})
-        lines.append({'accuracy/top1': value, 'accuracy/top5': value + 9, 'time': 1, 'step': epoch})
-    (logs / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + '\n')
-    return folder
-
-
-@pytest.fixture
-def runs(tmp_path):
-    return [write_run(tmp_path / f'{n}_{s}', n, s, v) for (n, s), v in ACCURACY.items()]
 
 
 def test_means_deviations_and_a_paired_test_over_seeds(runs):
@@ -81,7 +44,7 @@ def test_seeds_pair_whatever_the_order_and_only_equal_ones(runs):
     assert p([0, 1, 3, 4])[1] == 2
 
 
-def test_a_resumed_and_a_running_training(tmp_path):
+def test_a_resumed_and_a_running_training(write_run, tmp_path):
     folder = write_run(tmp_path / 'run', 'BN', 0, [50.0, 99.0, 99.0])
     write_run(folder, 'BN', 0, [60.0, 70.0], first=2, time='2')
     log = folder / '2026_2/vis_data/scalars.json'
@@ -108,8 +71,6 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
     log.write_text('')
     with pytest.raises(InputError, match='has no loss'):
         read_run(runs[0])
-    with pytest.raises(InputError, match="not all runs have 'mIoU'; they have accuracy/top1"):
-        plot_curves(group_runs([read_run(runs[1])]), tmp_path / 'x.png', 'mIoU')
 
 
 def test_the_tool(runs, run_tool, tmp_path):
@@ -122,11 +83,3 @@ def test_the_tool(runs, run_tool, tmp_path):
     wrong = run_tool('compare.py', tmp_path / 'gone')
     assert wrong.returncode == 2 and 'is no folder' in wrong.stderr
     assert 'Traceback' not in wrong.stderr
-
-
-@pytest.mark.parametrize('over', ['epochs', 'time'])
-def test_curves(over, runs, run_tool, tmp_path):
-    run_tool('analyze.py', 'curves', *runs, '--out', 'c.pdf', '--over', over, check=True)
-    assert (tmp_path / 'c.pdf').read_bytes().startswith(b'%PDF')
-    wrong = run_tool('analyze.py', 'curves', *runs, '--metric', 'mIoU')
-    assert wrong.returncode == 2 and 'not all runs have' in wrong.stderr
