@@ -1,4 +1,4 @@
-"""Shows what BNET does in a trained model; docs/analysis.md says how to read what it shows.
+"""Shows what BNET does in a trained model; docs/analysis says how to read what it shows.
 
 tools/analyze.py heatmap configs/faster_rcnn_r50_bnet3_fpn_1x.py epoch_12.pth street.jpg
 tools/analyze.py attention resnet50_bnet3.py bnet.pth resnet50_bn.py bn.pth street.jpg

@@ -39,7 +39,8 @@ class BNETVisHook(Hook):
     `bnet_mm.analysis.heatmap`.
 
     It takes no random numbers and leaves the model as it was: the training is the same, bit for
-    bit. After the first turn it leaves those out that would take it beyond its share of the time.
+    bit. After the first turn it leaves those out that would take it beyond its share of the time,
+    and at the end it logs which share it took.
 
     Args:
         images: files of pictures or videos; by default the first three of the validation set, or
@@ -71,6 +72,7 @@ class BNETVisHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._started, self._spent, self._last = time.perf_counter(), 0.0, 0.0
+        self._turns = 0
         self._model = None
         if isinstance(runner.model, FullyShardedDataParallel):
             runner.logger.warning('BNETVisHook is left out: each process has a shard of a kernel')
@@ -94,6 +96,15 @@ class BNETVisHook(Hook):
         if self.interval is None and not isinstance(runner.train_loop, IterBasedTrainLoop):
             self._log_in_time(runner)
 
+    def after_train(self, runner: Runner) -> None:
+        if self._model is None:
+            return
+        passed = time.perf_counter() - self._started
+        runner.logger.info(
+            f'BNETVisHook logged {self._turns} times, in {self._spent:.1f} s, '
+            f'{100 * self._spent / passed:.2f} % of the time of this training'
+        )
+
     def _log_in_time(self, runner: Runner) -> None:
         if self._model is None:
             return
@@ -103,6 +114,7 @@ class BNETVisHook(Hook):
         self._log(runner, runner.iter + (self.interval is not None))
         self._last = time.perf_counter() - now
         self._spent += self._last
+        self._turns += 1
 
     def _log(self, runner: Runner, step: int) -> None:
         scalars = {}

@@ -1,6 +1,7 @@
 """BNETVisHook: what it logs, that it changes nothing, and that it keeps to its time."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -70,13 +71,14 @@ class Clock:
 
 
 @pytest.mark.parametrize(('cost', 'expected'), [(2.0, 5), (0.05, 10)])
-def test_it_leaves_turns_out_to_keep_its_share(cost, expected, monkeypatch):
+def test_it_leaves_turns_out_to_keep_its_share(cost, expected, monkeypatch, caplog):
     from bnet_mm.engine import vis_hook
 
     clock, logged = Clock(), []
     monkeypatch.setattr(vis_hook, 'time', clock)
     hook = vis_hook.BNETVisHook()
-    hook._started, hook._spent, hook._last, hook._model = 0.0, 0.0, 0.0, torch.nn.Module()
+    hook._started, hook._spent, hook._last, hook._turns = 0.0, 0.0, 0.0, 0
+    hook._model = torch.nn.Module()
 
     def log(runner, step):
         logged.append(clock.now)
@@ -86,12 +88,19 @@ def test_it_leaves_turns_out_to_keep_its_share(cost, expected, monkeypatch):
 
     class Runner:
         iter = 1
+        logger = logging.getLogger('training')
 
     for epoch in range(1, 11):
         clock.now = max(100.0 * epoch, clock.now)
         hook._log_in_time(Runner())
     assert len(logged) == expected
     assert len(logged) * cost <= 0.01 * logged[-1]
+    clock.now = 1500.0
+    with caplog.at_level('INFO'):
+        hook.after_train(Runner())
+    [message] = caplog.messages
+    took = expected * cost
+    assert f'logged {expected} times, in {took:.1f} s, {took / 15:.2f} %' in message
 
 
 def test_a_model_without_bnet_and_a_missing_picture_are_named(tiny_config, run_tool, tmp_path):
