@@ -127,3 +127,25 @@ def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_co
     name = 'roi_head.bbox_head.shared_convs.0.bn'
     with pytest.raises(InputError, match=f'{name} sees regions of a picture'):
         heat_maps(detector, torch.randn(1, 3, 64, 96), [name])
+
+
+def test_frames_of_a_clip_are_shifted_between(tiny_recognizer):
+    from bnet_mm.analysis import dataless
+    from bnet_mm.engine.config import load_config
+
+    options = {'model.backbone.type': 'ResNetTSM', 'model.backbone.num_segments': 4,
+               'model.backbone.shift_div': 8}  # fmt: skip
+    model = dataless.build(load_config(tiny_recognizer, options), 'cpu')
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, BNET):
+            nn.init.normal_(module.dw.weight)
+    layers = ['backbone.layer1.1.conv2.bn', 'backbone.layer4.1.conv2.bn']
+    clip = torch.randn(4, 3, 64, 64)
+    moving = heat_maps(model, clip, layers)
+    assert len(moving) == 4 and moving[3][1].above.shape == (2, 2)
+    # One picture is a clip that stands still.
+    [still] = heat_maps(model, clip[:1], layers)
+    same = heat_maps(model, clip[:1].expand(4, -1, -1, -1), layers)
+    assert torch.equal(still[0].above, same[0][0].above)
+    assert not torch.equal(still[0].above, moving[0][0].above)
