@@ -35,8 +35,8 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[
     known = [name for name, m in model.named_modules() if isinstance(m, EnhancedNorm)]
     if not known:
         raise InputError(
-            f'{type(model).__name__} has no BNET, and a plain norm enhances nothing: its heat map '
-            f'would be flat'
+            f'{type(model).__name__} has no BNET, and a plain norm enhances nothing: take a config '
+            f"with norm_cfg=dict(type='BNET', ...)"
         )
     if names:
         return _meant(names, known, 'BNET')

@@ -102,13 +102,27 @@ def as_input(picture: np.ndarray, model: nn.Module) -> Tensor:
         model: an OpenMMLab model.
     """
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
-    preprocessor = model.data_preprocessor
-    if any(getattr(preprocessor, name, False) for name in TO_RGB):
+    if _wants_rgb(model):
         tensor = tensor.flip(1)
+    preprocessor = model.data_preprocessor
     if isinstance(getattr(preprocessor, 'mean', None), Tensor):
         mean, std = (t.cpu().view(1, -1, 1, 1) for t in (preprocessor.mean, preprocessor.std))
         tensor = (tensor - mean) / std
     return tensor
+
+
+def _wants_rgb(model: nn.Module) -> bool:
+    """Tells whether a model's network sees red first."""
+    preprocessor = model.data_preprocessor
+    turns = any(getattr(preprocessor, name, False) for name in TO_RGB)
+    if library_of(model) == 'mmaction':  # whose decoders give RGB
+        return not turns
+    if turns:
+        return True
+    # Pictures that come as RGB, CIFAR's for example, are told by their means: of natural pictures
+    # red has the largest and blue the smallest.
+    means = getattr(preprocessor, 'mean', None)
+    return isinstance(means, Tensor) and means.numel() == 3 and bool(means.flatten()[0] > means[-1])
 
 
 def _random(like: Tensor) -> Tensor:

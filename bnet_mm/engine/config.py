@@ -67,6 +67,9 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
             ) from error
     if isinstance(old_root, str) and isinstance(new_root, str):
         _move_data_root(cfg, old_root, new_root, explicit=options)
+    if cfg.get('model') and cfg.get('data_preprocessor'):
+        # MMPretrain's stands beside the model, and whoever builds the model alone would miss it.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg
 
 
@@ -187,6 +190,8 @@ def _settle_loop(cfg: Config) -> None:
             hooks['checkpoint']['interval'] = train_cfg.get('val_interval', train_cfg['max_iters'])
     if cfg.get('log_processor'):
         cfg.log_processor['by_epoch'] = False
+    if 'logger' in hooks:  # else all evaluations are logged as of step 0
+        hooks['logger']['log_metric_by_epoch'] = False
     print_log(
         'train_cfg counts iterations: max_epochs is dropped, logs and checkpoints count '
         'iterations too, and what param_scheduler does by epoch does not happen',
