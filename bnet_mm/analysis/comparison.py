@@ -1,7 +1,8 @@
 """Compares trainings that differ by their norm, over seeds, with the paper's difference beside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -28,6 +29,8 @@ PAPER = {
     'mIoU': ('mIoU', 1),
 }
 LOSS = 'training loss'
+# Parts of the names of metrics of which less is better.
+LOWER = ('loss', 'error', 'mae', 'mse')
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Group:
     """Trainings of one config, with one seed each.
 
     Attributes:
-        name: the config's.
+        name: the config's, and that of a work dir where configs of one name differ.
         norm: the backbone's norm.
         runs: ordered by seed.
     """
@@ -70,8 +73,8 @@ class Figure:
 
     @property
     def mean(self) -> float:
-        """Over the runs."""
-        return mean(self.values)
+        """Over the runs; not a number where none has the metric."""
+        return mean(self.values) if self.values else nan
 
     @property
     def deviation(self) -> float | None:
@@ -82,12 +85,15 @@ class Figure:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Puts runs of one config together; the group of the first run comes first.
 
+    Configs that differ in anything but the seed are different ones, of whatever name.
+
     Raises:
-        InputError: two runs of a config have the same seed, or have no metric in common.
+        InputError: two runs of a config have the same seed.
     """
     by_config: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        by_config.setdefault((run.name, run.norm), []).append(run)
+        by_config.setdefault((run.name, run.recipe), []).append(run)
+    groups = []
     for (name, _), members in by_config.items():
         seeds = [run.seed for run in members if run.seed is not None]
         if len(set(seeds)) < len(seeds):
@@ -97,33 +103,41 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
                 f'rounding: {shown}'
             )
         members.sort(key=lambda run: (run.seed is None, run.seed or 0))
-    return [Group(name, norm, tuple(members)) for (name, norm), members in by_config.items()]
+        norm = members[0].norm
+        if sum(key[0] == name and of[0].norm == norm for key, of in by_config.items()) > 1:
+            name = f'{name} in {members[0].path.name}'
+        groups.append(Group(name, norm, tuple(members)))
+    return groups
 
 
 def compare(groups: Sequence[Group], configs: str | Path) -> list[tuple[Group, list[Figure]]]:
-    """Returns each group's figures for every metric that all runs have, and for the training loss.
+    """Returns each group's figures for every metric that a run has, and for the training loss.
 
     Args:
         groups: the first one is what the others are compared with.
         configs: the folder of this package's configs, whose metafiles hold the paper's figures.
+
+    Returns:
+        each group with its figures, of the same metrics in the same order for all; `values` is
+        empty where no run of a group has the metric.
     """
     paper = papers_figures(Path(configs))
     runs = [run for group in groups for run in group.runs]
-    metrics = [m for m in runs[0].metrics() if all(m in run.metrics() for run in runs)]
+    metrics = list(dict.fromkeys(metric for run in runs for metric in run.metrics()))
     first = groups[0]
     table = []
     for group in groups:
         figures = []
         for metric in (LOSS, *metrics):
             for when in ('final',) if metric == LOSS else ('final', 'best'):
-                ours, theirs = ([_value(r, metric, when) for r in g.runs] for g in (group, first))
+                ours, theirs = (_values(g, metric, when) for g in (group, first))
                 difference, p, pairs = None, None, 0
-                if group is not first:
-                    difference = mean(ours) - mean(theirs)
-                    p, pairs = _paired_test(group, first, ours, theirs)
+                if group is not first and ours and theirs:
+                    difference = mean(ours.values()) - mean(theirs.values())
+                    p, pairs = _paired_test(ours, theirs)
                 figures.append(
                     Figure(
-                        metric, when, tuple(ours), difference, p, pairs,
+                        metric, when, tuple(ours.values()), difference, p, pairs,
                         None if group is first else _papers_difference(paper, group, first, metric),
                     )
                 )  # fmt: skip
@@ -131,32 +145,33 @@ def compare(groups: Sequence[Group], configs: str | Path) -> list[tuple[Group, l
     return table
 
 
-def _value(run: Run, metric: str, when: str) -> float:
-    if metric == LOSS:
-        series = run.loss()
-    else:
+def _values(group: Group, metric: str, when: str) -> dict[int, float]:
+    """Returns the values of those runs that have the metric, by seed, or by number without."""
+    seeds = [run.seed for run in group.runs]
+    keys = range(len(seeds)) if None in seeds else seeds
+    values = {}
+    for key, run in zip(keys, group.runs, strict=True):
         factor = PAPER.get(metric, ('', 1))[1]
-        series = {step: factor * value for step, value in run.series(metric).items()}
-    return series[max(series)] if when == 'final' else max(series.values())
+        series = run.loss() if metric == LOSS else run.series(metric)
+        if series:
+            last = series[max(series)]
+            values[key] = factor * (last if when == 'final' else _best(metric, series.values()))
+    return values
 
 
-def _paired_test(
-    group: Group, first: Group, ours: list[float], theirs: list[float]
-) -> tuple[float | None, int]:
+def _best(metric: str, values: Iterable[float]) -> float:
+    return min(values) if any(word in metric.lower() for word in LOWER) else max(values)
+
+
+def _paired_test(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float | None, int]:
     """Pairs by seed, or in order where no seed is known."""
     from scipy.stats import ttest_rel  # takes a second to import
 
-    def keyed(members: Group, values: list[float]) -> dict:
-        seeds = [run.seed for run in members.runs]
-        keys = range(len(seeds)) if None in seeds else seeds
-        return dict(zip(keys, values, strict=True))
-
-    a, b = keyed(group, ours), keyed(first, theirs)
-    common = [key for key in a if key in b]
-    differences = {round(a[key] - b[key], 12) for key in common}
+    common = [key for key in ours if key in theirs]
+    differences = {round(ours[key] - theirs[key], 12) for key in common}
     if len(differences) < 2:
         return None, len(common)
-    result = ttest_rel([a[key] for key in common], [b[key] for key in common])
+    result = ttest_rel([ours[key] for key in common], [theirs[key] for key in common])
     return float(result.pvalue), len(common)
 
 

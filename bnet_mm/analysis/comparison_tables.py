@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from bnet_mm.analysis.comparison import LOSS, Figure, Group
@@ -24,7 +25,8 @@ def as_rich(table: Sequence[tuple[Group, list[Figure]]]) -> Table:
         for group, figures in table:
             runs = f', {len(group.runs)} runs' if len(group.runs) > 1 else ''
             name = f'{group.name} ({group.norm}{runs})'
-            rich.add_row(shown if group is table[0][0] else '', name, *_cells(figures[i]))
+            first = escape(shown) if group is table[0][0] else ''
+            rich.add_row(first, escape(name), *_cells(figures[i]))
         rich.add_section()
     return rich
 
@@ -38,7 +40,8 @@ def as_json(table: Sequence[tuple[Group, list[Figure]]]) -> str:
             'runs': [{'path': str(run.path), 'seed': run.seed} for run in group.runs],
             'figures': [
                 {
-                    **{key: getattr(f, key) for key in ('metric', 'when', 'values', 'mean')},
+                    **{key: getattr(f, key) for key in ('metric', 'when', 'values')},
+                    'mean': f.mean if f.values else None,
                     **{key: getattr(f, key) for key in ('deviation', 'difference', 'p', 'pairs')},
                     'paper': f.paper,
                 }
@@ -52,6 +55,8 @@ def as_json(table: Sequence[tuple[Group, list[Figure]]]) -> str:
 
 def _cells(figure: Figure) -> list[str]:
     digits = 4 if figure.metric == LOSS else 2
+    if not figure.values:
+        return ['-', '', '']
     value = f'{figure.mean:.{digits}f}'
     if figure.deviation is not None:
         value += f' ± {figure.deviation:.{digits}f}'

@@ -1,5 +1,6 @@
 """Draws the course of trainings."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -33,13 +34,17 @@ def plot_curves(
         InputError: no run has the metric, or the file cannot be written.
     """
     runs = [run for group in groups for run in group.runs]
-    common = common_metrics(runs)
     if metric is None:
         metric = main_metric(runs)
-    elif metric not in common:
-        raise InputError(f'not all runs have {metric!r}; they have {", ".join(common) or "none"}')
+    elif metric not in (known := metrics_of(runs)):
+        raise InputError(f'no run has {metric!r}; they have {", ".join(known) or "none"}')
     if over_time and not all(run.hours() for run in runs):
         raise InputError('a training logged no time (the entry "time"), so that none can be shown')
+    if not over_time and counts_differ(runs):
+        raise InputError(
+            'some of the trainings count epochs and some iterations, which share no axis: draw '
+            'them --over time'
+        )
     metrics = [LOSS, metric] if metric else [LOSS]
     canvas = Canvas(figsize=(10 if metric else 5.5, 3.8), layout='constrained')
     for panel, name in zip(
@@ -61,17 +66,20 @@ def draw_curves(
     Args:
         panel: where to.
         groups: see `bnet_mm.analysis.comparison.group_runs`.
-        metric: one that all runs have, or `bnet_mm.analysis.comparison.LOSS`.
+        metric: one that a run has, or `bnet_mm.analysis.comparison.LOSS`.
         over_time: see `plot_curves`.
         names: of the groups; by default norm and config.
     """
     runs = [run for group in groups for run in group.runs]
     for i, group in enumerate(groups):
-        places = [run.hours() for run in group.runs] if over_time else None
+        of_group = [run for run in group.runs if metric == LOSS or metric in run.metrics()]
+        if not of_group:
+            continue
+        places = [run.hours() for run in of_group] if over_time else None
         if metric == LOSS:
-            curves = [run.loss() for run in group.runs]
+            curves = [run.loss() for run in of_group]
         else:
-            curves = [_scaled(run, metric, PAPER.get(metric, ('', 1))[1]) for run in group.runs]
+            curves = [_scaled(run, metric, PAPER.get(metric, ('', 1))[1]) for run in of_group]
         name = names[i] if names else f'{group.norm} ({group.name})'
         _draw(panel, name, curves, places, f'C{i}')
     by_epoch = all(run.epochs for run in runs)
@@ -85,14 +93,21 @@ def draw_curves(
 
 
 def main_metric(runs: Sequence[Run]) -> str | None:
-    """Returns the first of the paper's metrics that all runs have, or any that all have."""
-    common = common_metrics(runs)
-    return next((m for m in PAPER if m in common), common[0] if common else None)
+    """Returns the metric that most of the runs have: the paper's first of these, or any."""
+    known = metrics_of(runs)
+    having = {metric: sum(metric in run.metrics() for run in runs) for metric in known}
+    order = [*(m for m in PAPER if m in known), *(m for m in known if m not in PAPER)]
+    return max(order, key=lambda metric: having[metric], default=None)
 
 
-def common_metrics(runs: Sequence[Run]) -> list[str]:
-    """Returns the metrics that all runs have."""
-    return [m for m in runs[0].metrics() if all(m in run.metrics() for run in runs)]
+def metrics_of(runs: Sequence[Run]) -> list[str]:
+    """Returns the metrics that any of the runs has."""
+    return list(dict.fromkeys(metric for run in runs for metric in run.metrics()))
+
+
+def counts_differ(runs: Sequence[Run]) -> bool:
+    """Tells whether some runs count epochs and some iterations."""
+    return len({bool(run.epochs) for run in runs}) > 1
 
 
 def _scaled(run: Run, metric: str, factor: float) -> dict[int, float]:
@@ -110,7 +125,7 @@ def _draw(
     at = [[curve[step] for curve in curves if step in curve] for step in steps]
     x = steps
     if places is not None:
-        x = [mean(_place(of_run, step) for of_run in places) for step in steps]
+        x = [mean(of_step) for of_step in zip(*(_at(p, steps) for p in places), strict=True)]
     # A few points are shown as such: a line through one would not be seen.
     marker = 'o' if len(x) <= FEW else None
     panel.plot(x, [mean(v) for v in at], color=color, label=name, marker=marker, markersize=4)
@@ -120,6 +135,7 @@ def _draw(
         )
 
 
-def _place(hours: dict[int, float], step: int) -> float:
-    """Returns the hours until `step`, or until the last record before it."""
-    return hours[max((s for s in hours if s <= step), default=min(hours))]
+def _at(hours: dict[int, float], steps: Sequence[int]) -> list[float]:
+    """Returns the hours until each of `steps`, or until the last record before it."""
+    known = sorted(hours)
+    return [hours[known[max(bisect_right(known, step) - 1, 0)]] for step in steps]

@@ -1,5 +1,7 @@
 """What a training left in its work dir: scalars, config, seed."""
 
+import ast
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,15 @@ from bnet_mm.errors import InputError
 BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'lr', 'memory', 'base_lr'}
 # What the names of BNETVisHook's scalars begin with: they stand beside the losses and metrics.
 KERNEL_SCALARS = 'kernels/'
+# Entries of a config that make no other experiment.
+INCIDENTAL = (
+    'work_dir', 'launcher', 'resume', 'load_from', 'randomness', 'log_level', 'visualizer',
+    'vis_backends', 'env_cfg', 'gpu_ids', 'device',
+)  # fmt: skip
+# Backbones that have batch norm where a config names none.
+BN_BY_DEFAULT = ('ResNet', 'ResNeXt', 'Res2Net', 'MobileNet', 'HRNet')
+# COCO's figure for what no object is of, large ones for example.
+NO_OBJECT = -1
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Run:
         config: the file that the Runner wrote its whole config into.
         name: its config's.
         norm: the backbone's norm as the paper writes it, 'BN' or 'BNET-3'.
+        recipe: the same for configs that differ by the seed, or where they were run, alone.
         seed: None where the config named none.
         training: step -> what was logged of the training there ('loss' and other losses).
         validation: step -> metrics. The steps are epochs, or iterations where the loop counts them.
@@ -35,6 +47,7 @@ class Run:
     config: Path
     name: str
     norm: str
+    recipe: str
     seed: int | None
     training: dict[int, dict[str, float]] = field(repr=False)
     validation: dict[int, dict[str, float]] = field(repr=False)
@@ -81,7 +94,7 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f'{path} is no folder; name the work dir of a training')
-    files = sorted(path.glob('*/vis_data/scalars.json'))
+    files = sorted(file for file in path.glob('*/vis_data/scalars.json') if file.is_file())
     if not files:
         raise InputError(
             f'{path} holds no training: there is no <time>/vis_data/scalars.json below it, which '
@@ -90,13 +103,15 @@ def read_run(path: str | Path) -> Run:
     training, validation, epochs, seconds = {}, {}, {}, {}
     for file in files:
         records = list(_records(file))
-        # A resumed training starts at a checkpoint, and logs again what came after that.
-        for of_stage, of_training in ((training, True), (validation, False)):
-            steps = [r['step'] for r in records if ('loss' in r) == of_training]
-            for step in [s for s in of_stage if steps and s >= min(steps)]:
-                del of_stage[step]
-                if of_training:
-                    seconds.pop(step, None)
+        first = next((r for r in records if 'loss' in r), None)
+        if first is not None:
+            if ('epoch' in first) != bool(epochs):  # counted otherwise, which goes on from nothing
+                training, validation, epochs, seconds = {}, {}, {}, {}
+            # A training that is resumed, or begun anew, does again what came after its start.
+            for of_steps in (training, epochs, seconds):
+                _cut(of_steps, first['step'])
+            _cut(validation, first.get('epoch', first['step']))
+        step = 0
         for record in records:
             values = {
                 key: float(value)
@@ -104,22 +119,51 @@ def read_run(path: str | Path) -> Run:
                 if key not in BOOKKEEPING and isinstance(value, (int, float))
             }
             if 'loss' not in record:
-                validation.setdefault(record['step'], {}).update(values)
+                # Where iterations count and metrics are logged by epoch, the epoch is always 0.
+                at = record['step'] or step
+                found = {k: v for k, v in values.items() if not _of_nothing(k, v)}
+                validation.setdefault(at, {}).update(found)
                 continue
-            training[record['step']] = values
+            step = record['step']
+            training[step] = values
             if isinstance(record.get('time'), (int, float)):
-                seconds[record['step']] = float(record['time'])
+                seconds[step] = float(record['time'])
             if 'epoch' in record:
-                epochs[record['step']] = record['epoch']
+                epochs[step] = record['epoch']
     if not training:
         raise InputError(f'{path} holds no training: {files[-1]} has no loss')
     file, name, cfg = _config(path, files)
-    return Run(path, file, name, _norm(cfg), _seed(cfg), training, validation, epochs, seconds)
+    return Run(
+        path,
+        file,
+        name,
+        _norm(cfg),
+        _recipe(cfg),
+        _seed(cfg),
+        training,
+        validation,
+        epochs,
+        seconds,
+    )
+
+
+def _cut(series: dict[int, object], start: int) -> None:
+    for step in [step for step in series if step >= start]:
+        del series[step]
+
+
+def _of_nothing(metric: str, value: float) -> bool:
+    return metric.startswith('coco/') and value == NO_OBJECT
 
 
 def _records(file: Path) -> Iterator[dict]:
-    lines = file.read_text(errors='replace').splitlines()
+    try:
+        lines = file.read_text(errors='replace').splitlines()
+    except OSError as error:
+        raise InputError(f'{file} cannot be read: {error.strerror}') from error
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
         except ValueError as error:
@@ -128,26 +172,54 @@ def _records(file: Path) -> Iterator[dict]:
             raise InputError(f'{file}, line {number} is damaged: {error}') from error
         if not isinstance(record, dict) or not isinstance(record.get('step'), int):
             continue
+        if 'loss' in record and not isinstance(record['loss'], (int, float)):
+            raise InputError(f'{file}, line {number} is damaged: its loss is no number')
         if not any(key.startswith(KERNEL_SCALARS) for key in record):
             yield record
 
 
 def _config(path: Path, files: list[Path]) -> tuple[Path, str, Config]:
-    """Returns file, name and contents of the config that the Runner left in a work dir."""
-    named = [f for f in path.glob('*.py') if f.is_file()]
-    dumped = files[-1].with_name('config.py')
-    file = max(named, key=lambda f: f.stat().st_mtime) if named else dumped
+    """Returns file, name and contents of the config that the Runner left in a work dir.
+
+    It leaves two: one with its name, and one beside the scalars. Whoever has a Python program of
+    their own in the folder does not have it run.
+    """
+    named = sorted(
+        (f for f in path.glob('*.py') if f.is_file() and _is_dumped(f)),
+        key=lambda f: f.stat().st_mtime,
+    )
+    beside = files[-1].with_name('config.py')
+    file = named[-1] if named else beside
     try:
         cfg = Config.fromfile(file, import_custom_modules=False)
-    except Exception as error:  # a config is a program
+    except (Exception, SystemExit) as error:  # a config is a program
         raise InputError(f'{file} cannot be read as a config: {error}') from error
     return file, (file.stem if named else path.name), cfg
 
 
+def _is_dumped(file: Path) -> bool:
+    """Tells whether a file is a config as the Runner writes it: a model, and nothing but values."""
+    try:
+        body = ast.parse(file.read_text(encoding='utf-8')).body
+    except (OSError, SyntaxError, ValueError):
+        return False
+    names = [t.id for node in body if isinstance(node, ast.Assign) for t in node.targets
+             if isinstance(t, ast.Name)]  # fmt: skip
+    return len(names) == len(body) and 'model' in names
+
+
 def _norm(cfg: Config) -> str:
-    norm_cfg = ((cfg.get('model') or {}).get('backbone') or {}).get('norm_cfg') or {}
-    kind = str(norm_cfg.get('type', '-')).removeprefix('Sync')
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    norm_cfg = backbone.get('norm_cfg') or {}
+    default = 'BN' if any(k in str(backbone.get('type')) for k in BN_BY_DEFAULT) else '-'
+    kind = str(norm_cfg.get('type', default)).removeprefix('Sync')
     return f'{kind}-{norm_cfg.get("k", 3)}' if kind.endswith(('NET', 'Conv')) else kind
+
+
+def _recipe(cfg: Config) -> str:
+    kept = {key: value for key, value in cfg.to_dict().items() if key not in INCIDENTAL}
+    text = json.dumps(kept, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _seed(cfg: Config) -> int | None:

@@ -44,33 +44,34 @@ def test_seeds_pair_whatever_the_order_and_only_equal_ones(runs):
     assert p([0, 1, 3, 4])[1] == 2
 
 
-def test_a_resumed_and_a_running_training(write_run, tmp_path):
-    folder = write_run(tmp_path / 'run', 'BN', 0, [50.0, 99.0, 99.0])
-    write_run(folder, 'BN', 0, [60.0, 70.0], first=2, time='2')
-    log = folder / '2026_2/vis_data/scalars.json'
-    log.write_text(log.read_text() + '{"loss": 1.0, "epo')  # just being written
-    run = read_run(folder)
-    assert run.series('accuracy/top1') == {1: 50.0, 2: 60.0, 3: 70.0}
-    assert sorted(run.loss()) == [1, 2, 3]
-    # Two iterations of 1.8 seconds an epoch; what the resumed training did again counts once.
-    assert run.hours() == pytest.approx({1: 0.001, 2: 0.002, 3: 0.003})
-
-
-def test_what_cannot_be_compared_is_named(runs, tmp_path):
-    with pytest.raises(InputError, match='is no folder'):
-        read_run(tmp_path / 'gone')
-    (tmp_path / 'empty').mkdir()
-    with pytest.raises(InputError, match='holds no training'):
-        read_run(tmp_path / 'empty')
+def test_what_differs_in_more_than_the_seed_is_no_seed(write_run, tmp_path):
+    runs = [write_run(tmp_path / f'run{i}', 'BN', None, [50.0]) for i in range(3)]
+    config = runs[2] / 'resnet50_bn_100e_in1k.py'
+    config.write_text(f'{config.read_text()}optim_wrapper = dict(optimizer=dict(lr=9))\n')
+    names = [(g.name, len(g.runs)) for g in group_runs([read_run(run) for run in runs])]
+    known = 'resnet50_bn_100e_in1k'
+    assert names == [(f'{known} in run0', 2), (f'{known} in run2', 1)]
+    again = [read_run(write_run(tmp_path / name, 'BN', 0, [50.0])) for name in ('a', 'b')]
     with pytest.raises(InputError, match='have the same seed'):
-        group_runs([read_run(runs[0]), read_run(runs[0])])
-    log = next(runs[0].glob('*/vis_data/scalars.json'))
-    log.write_text('{"loss": 1\n' + log.read_text())
-    with pytest.raises(InputError, match=r'scalars\.json, line 1 is damaged'):
-        read_run(runs[0])
-    log.write_text('')
-    with pytest.raises(InputError, match='has no loss'):
-        read_run(runs[0])
+        group_runs(again)
+
+
+def test_runs_without_a_metric_are_left_out_of_it_alone(runs, write_run, tmp_path):
+    log = next(runs[2].glob('*/vis_data/scalars.json'))
+    log.write_text(''.join(line for line in log.open() if 'loss' in line))  # not evaluated yet
+    table = compare(group_runs([read_run(run) for run in runs]), 'configs')
+    of = {(g.norm, f.metric, f.when): f for g, figures in table for f in figures}
+    assert of['BN', 'accuracy/top1', 'final'].values == (58.0, 60.0)
+    assert of['BNET-3', 'accuracy/top1', 'final'].pairs == 2
+    assert len(of['BN', LOSS, 'final'].values) == 3
+    other = write_run(tmp_path / 'other', 'GN', 0, [1.0])
+    log = next(other.glob('*/vis_data/scalars.json'))
+    log.write_text(log.read_text().replace('accuracy/top1', 'error/top1'))
+    table = compare(group_runs([read_run(run) for run in (runs[0], other)]), 'configs')
+    of = {(g.norm, f.metric, f.when): f for g, figures in table for f in figures}
+    assert of['BN', 'error/top1', 'best'].values == of['GN', 'accuracy/top1', 'best'].values == ()
+    assert of['GN', 'error/top1', 'best'].difference is None
+    assert [f.metric for f in table[0][1]] == [f.metric for f in table[1][1]]
 
 
 def test_the_tool(runs, run_tool, tmp_path):

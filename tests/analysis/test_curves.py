@@ -42,8 +42,21 @@ def test_a_training_that_just_began_is_seen(write_run, tmp_path):
 
 
 def test_a_metric_that_is_not_there_is_named(runs, tmp_path):
-    with pytest.raises(InputError, match="not all runs have 'mIoU'; they have accuracy/top1"):
+    with pytest.raises(InputError, match="no run has 'mIoU'; they have accuracy/top1"):
         plot_curves(group_runs([read_run(runs[1])]), tmp_path / 'x.png', 'mIoU')
+
+
+def test_runs_that_count_otherwise_or_have_no_metric(runs, write_run, tmp_path):
+    other = write_run(tmp_path / 'other', 'GN', 0, [])
+    [log] = other.glob('*/vis_data/scalars.json')
+    log.write_text('\n'.join(json.dumps({'loss': 1.0, 'time': 9.0, 'step': s}) for s in (5, 10)))
+    groups = group_runs([read_run(run) for run in (runs[0], other)])
+    with pytest.raises(InputError, match='draw them --over time'):
+        plot_curves(groups, tmp_path / 'x.png')
+    plot_curves(groups, tmp_path / 'x.png', over_time=True)
+    assert len(drawn([runs[0], other], 'accuracy/top1', over_time=True).get_lines()) == 1
+    plain, grouped = drawn([runs[0], other], LOSS, over_time=True).get_lines()
+    assert len(plain.get_xdata()) == 3 and grouped.get_xdata() == pytest.approx([0.0125, 0.025])
 
 
 @pytest.mark.parametrize('over', ['epochs', 'time'])
@@ -51,4 +64,4 @@ def test_curves(over, runs, run_tool, tmp_path):
     run_tool('analyze.py', 'curves', *runs, '--out', 'c.pdf', '--over', over, check=True)
     assert (tmp_path / 'c.pdf').read_bytes().startswith(b'%PDF')
     wrong = run_tool('analyze.py', 'curves', *runs, '--metric', 'mIoU')
-    assert wrong.returncode == 2 and 'not all runs have' in wrong.stderr
+    assert wrong.returncode == 2 and 'no run has' in wrong.stderr

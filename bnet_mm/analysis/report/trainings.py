@@ -8,7 +8,7 @@ from statistics import median
 from matplotlib.figure import Figure as Canvas
 
 from bnet_mm.analysis.comparison import LOSS, PAPER, Figure, compare, papers_figures
-from bnet_mm.analysis.curves import draw_curves, main_metric
+from bnet_mm.analysis.curves import counts_differ, draw_curves, main_metric
 from bnet_mm.analysis.figures import embed_figure
 from bnet_mm.analysis.report.compared import Compared
 from bnet_mm.analysis.report.page import Gallery, Picture, Section, Table
@@ -66,7 +66,7 @@ def metrics_section(compared: Sequence[Compared], configs: Path) -> Section:
     text = 'The last evaluation and the best one. One seed cannot tell a gain from luck.'
     missing = []
     if len(rows) == 1:
-        missing.append('No metric is common to all runs: nothing was evaluated while they trained.')
+        missing.append('Nothing was evaluated while these trained.')
     return Section(
         'Metrics', text, [Table(['', *_labels(compared)], rows, caption)], missing=missing
     )
@@ -78,20 +78,28 @@ def curves_section(compared: Sequence[Compared]) -> Section:
     runs = [run for group in groups for run in group.runs]
     metric = main_metric(runs)
     timed = all(run.hours() for run in runs)
+    stepped = not counts_differ(runs)
     galleries = []
     for name in (LOSS, metric) if metric else (LOSS,):
         pictures = []
-        for over_time in (False, True) if timed else (False,):
+        for over_time in [False] * stepped + [True] * timed:
             canvas = Canvas(figsize=CURVE, layout='constrained')
             draw_curves(canvas.subplots(), groups, name, over_time, _labels(compared))
             over = 'hours of training' if over_time else 'epochs or iterations'
             pictures.append(Picture(embed_figure(canvas), f'{name} over {over}'))
         galleries.append(Gallery('', pictures))
+    missing = []
+    if not galleries[0].pictures:
+        missing.append(
+            'Some trainings count epochs and some iterations, and not all logged the time: there '
+            'is no axis that they share.'
+        )
     return Section(
         'Curves',
         'As figures 2 and 3 of the paper. Over hours, a norm has to make up for what it costs. '
         'Lines are means over seeds, bands reach from the lowest to the highest.',
         galleries=galleries,
+        missing=missing,
     )
 
 
@@ -146,6 +154,8 @@ def _flattened(node: object, name: str):
 
 def _value(figure: Figure) -> str:
     digits = 4 if figure.metric == LOSS else 2
+    if not figure.values:
+        return '-'
     if not isfinite(figure.mean):
         return 'diverged'
     text = f'{figure.mean:.{digits}f}'
