@@ -8,6 +8,7 @@ tools/analyze.py curves work_dirs/faster_rcnn_r50_bn_fpn_1x work_dirs/faster_rcn
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from bnet_mm.analysis import error_sheets, kernel_sheets
 from bnet_mm.analysis.attention_sheets import write_attention
 from bnet_mm.analysis.comparison import group_runs
 from bnet_mm.analysis.curves import plot_curves
+from bnet_mm.analysis.figures import check_figure
 from bnet_mm.analysis.heatmap_sheets import write_heat_maps
 from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import analyze_kernels
@@ -53,6 +55,7 @@ def attention(args: argparse.Namespace) -> None:
 
 
 def kernels(args: argparse.Namespace) -> None:
+    check_figure(args.out)
     found, fields = analyze_kernels(pairs_of(args.models, args.cfg_options), args.size)
     kernel_sheets.draw_kernels(found, fields, args.out)
     if args.json:
@@ -65,22 +68,27 @@ def kernels(args: argparse.Namespace) -> None:
 
 
 def errors(args: argparse.Namespace) -> None:
+    check_figure(args.out)
     if args.annotations:
         rows = errors_of_files(args.detectors, args.annotations)
+    elif all(name.endswith('.json') for name in args.detectors):
+        raise InputError('result files are compared with annotations: add --annotations FILE')
     else:
         rows = errors_of_models(pairs_of(args.detectors, args.cfg_options), args.keep)
-    error_sheets.draw_errors(rows, args.out)
     if args.json:
         print(error_sheets.as_json(rows))
-        return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # a file has room
-    console.print(error_sheets.as_rich(rows))
-    print(args.out)
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 160  # a file has room
+        console.print(error_sheets.as_rich(rows))
+    error_sheets.draw_errors(rows, args.out)
+    if not args.json:
+        print(args.out)
 
 
 def curves(args: argparse.Namespace) -> None:
+    check_figure(args.out)
     groups = group_runs([read_run(run) for run in args.runs])
     plot_curves(groups, args.out, args.metric, args.over == 'time')
     print(args.out)
@@ -145,8 +153,11 @@ def main() -> None:
     course.set_defaults(run=curves)
 
     args = parse_arguments(parser)
-    with exit_on_input_error('analyze.py'):
-        args.run(args)
+    try:
+        with exit_on_input_error('analyze.py'):
+            args.run(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:

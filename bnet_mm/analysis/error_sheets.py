@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from rich.markup import escape
 from rich.table import Table
 
 from bnet_mm.analysis.figures import save_figure
@@ -28,8 +29,8 @@ LEGEND = (
 
 def as_rich(rows: Sequence[ErrorRow]) -> Table:
     """Returns table 14 for the given detectors, with the paper's rows where it has them."""
-    caption = f'{LEGEND} Second lines: more than in the first row.'
-    table = Table(caption=caption, caption_justify='left')
+    caption = f'{LEGEND} Second lines: more than in the first row.{notes_of(rows)}'
+    table = Table(caption=escape(caption), caption_justify='left')
     table.add_column('Detector', overflow='fold')
     for column in TABLE_14:
         table.add_column(column, justify='right', no_wrap=True)
@@ -40,11 +41,17 @@ def as_rich(rows: Sequence[ErrorRow]) -> Table:
         for row in of_kind:
             first = None if row is of_kind[0] else of_kind[0]
             cells = [_cell(row, column, first) for column in TABLE_14]
-            table.add_row(f'{row.name}, {kind}', *cells)
+            table.add_row(escape(f'{row.name}, {kind}'), *cells)
             if row.paper:
                 figures = [f'{row.paper[column]:.1f}' for column in TABLE_14]
                 table.add_row("the paper's", *figures, style='dim')
     return table
+
+
+def notes_of(rows: Sequence[ErrorRow]) -> str:
+    """Returns what was left out of the rows, in sentences that begin with a space, or ''."""
+    notes = dict.fromkeys(note for row in rows for note in row.notes)
+    return ''.join(f' {note[0].upper()}{note[1:]}.' for note in notes)
 
 
 def as_json(rows: Sequence[ErrorRow]) -> str:

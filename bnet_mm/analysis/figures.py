@@ -1,12 +1,14 @@
 """Figures of matplotlib, written whole or not at all, or put into a page."""
 
 import base64
+import os
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from bnet_mm.errors import InputError
@@ -15,13 +17,25 @@ from bnet_mm.whole_file import write_whole
 DOTS_PER_INCH = 140
 
 
+def check_figure(file: Path) -> None:
+    """Raises InputError unless a figure can be written to `file`: before the work, not after."""
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if file.suffix.removeprefix('.').lower() not in formats:
+        raise InputError(
+            f'{file} is no figure: its suffix must be one of .{", .".join(sorted(formats))}'
+        )
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or file.is_dir():
+        raise InputError(f'{file} cannot be written')
+
+
 def save_figure(figure: Figure, file: Path) -> None:
     """Writes `figure` to `file`, whose suffix says the format (.png, .pdf, .svg).
 
     Raises:
         InputError: it cannot be written, or the format is none of matplotlib's.
     """
-    kind = file.suffix.removeprefix('.') or 'png'
+    kind = file.suffix.removeprefix('.')
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda part: figure.savefig(part, format=kind, dpi=DOTS_PER_INCH))

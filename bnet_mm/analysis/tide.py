@@ -3,20 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+from pycocotools import mask as mask_utils
 
 from bnet_mm.analysis.detections import (
     Annotations,
-    annotation_file,
+    annotations_of,
     detect,
     read_annotations,
     read_detections,
 )
 from bnet_mm.analysis.packages import need
 from bnet_mm.analysis.pairs import Pair
+from bnet_mm.engine.trained import load_trained
 from bnet_mm.errors import InputError
 
 PAPER_ERRORS = Path(__file__).with_name('paper_errors.yml')
@@ -32,6 +35,7 @@ MAIN = ('E_cls', 'E_loc', 'E_both', 'E_dupe', 'E_bkg', 'E_miss')
 # tidecv's: a detection is right from 0.5 IoU on, and on nothing up to 0.1.
 RIGHT, NOTHING = 0.5, 0.1
 BOXES, MASKS = 'bbox', 'mask'
+KINDS = ('boxes', 'masks')
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class ErrorRow:
             tidecv's; of an error, how much higher AP50 were without it. (Of a detector that finds
             nothing at all, which tidecv cannot take: 100 for what is missed.)
         paper: the paper's row of this config by table 14's columns, or empty.
+        notes: what was left out, and why.
     """
 
     name: str
     kind: str
     values: dict[str, float]
     paper: dict[str, float]
+    notes: Sequence[str] = ()
 
     def shares(self) -> dict[str, float]:
         """Returns which share of all errors each of the main ones is (figure 6), or nothing."""
@@ -59,7 +65,10 @@ class ErrorRow:
 
 
 def analyze_errors(
-    name: str, annotations: Annotations, detections: Sequence[dict]
+    name: str,
+    annotations: Annotations,
+    detections: Sequence[dict],
+    kinds: Sequence[str] = KINDS,
 ) -> list[ErrorRow]:
     """Returns the errors of a detector's boxes and, where it gives some, its masks.
 
@@ -67,23 +76,38 @@ def analyze_errors(
         name: how to call it.
         annotations: what it should have found.
         detections: see `bnet_mm.analysis.detections.read_detections`.
+        kinds: 'boxes' and 'masks', or one of them.
 
     Raises:
         InputError: detections and annotations have neither boxes nor masks in common.
     """
-    rows = []
-    has_boxes = all('bbox' in d for d in detections)
-    has_masks = bool(detections) and all(d.get('segmentation') for d in detections)
-    of_objects = all(a.get('segmentation') for a in annotations.objects if not a['iscrowd'])
-    if has_boxes:
-        values = _tide(annotations, detections, BOXES)
-        rows.append(ErrorRow(name, 'boxes', values, _papers_errors().get(name, {})))
-    if has_masks and of_objects:
-        rows.append(ErrorRow(name, 'masks', _tide(annotations, detections, MASKS), {}))
-    if not rows:
-        raise InputError(
-            f'{name} has masks and no boxes, and {annotations.path} has no masks to compare with'
+    objects = [entry for entry in annotations.objects if not entry['iscrowd']]
+    if not objects:
+        raise InputError(f'{annotations.path} has no object, so that there is no AP')
+    have_boxes = [d.get('bbox') is not None for d in detections]
+    have_masks = [bool(d.get('segmentation')) for d in detections]
+    bare = sum(not entry.get('segmentation') for entry in objects)
+    notes = list(annotations.notes)
+    if any(have_masks) and bare:
+        notes.append(
+            f'masks are not compared: {bare} of {len(objects)} objects in {annotations.path} have '
+            f'none'
         )
+    rows = []
+    if 'boxes' in kinds and all(have_boxes):
+        values = _tide(annotations, detections, BOXES)
+        rows.append(ErrorRow(name, 'boxes', values, _papers_errors().get(name, {}), notes))
+    # Where nothing is found, boxes stand for both unless masks are asked for by themselves.
+    some = have_masks or 'boxes' not in kinds
+    if 'masks' in kinds and some and all(have_masks) and not bare:
+        rows.append(ErrorRow(name, 'masks', _tide(annotations, detections, MASKS), {}, notes))
+    if not rows:
+        reason = (
+            'some of its detections have no boxes, and some no masks'
+            if any(have_boxes) and any(have_masks)
+            else f'it has masks and no boxes, and {annotations.path} has no masks to compare with'
+        )
+        raise InputError(f'{name} cannot be analyzed: {reason}')
     return rows
 
 
@@ -111,19 +135,23 @@ def errors_of_models(pairs: Sequence[Pair], keep: Path | None = None) -> list[Er
     """Tests detectors and returns their errors, boxes and where they have some masks.
 
     Args:
-        pairs: the detectors.
+        pairs: the detectors. All are looked at before the first is tested.
         keep: a folder for the detections, as `<name>.bbox.json` and `<name>.segm.json`.
 
     Raises:
         InputError: a detector cannot be used, or its data is missing.
     """
+    need('tidecv')
+    truths = []
+    for pair in pairs:
+        cfg = pair.read_config()
+        truths.append(annotations_of(cfg))
+        load_trained(cfg, pair.checkpoint)
     rows = []
     with TemporaryDirectory() as temporary:
-        for pair in pairs:
-            cfg = pair.read_config()
-            truth = read_annotations(annotation_file(cfg))
+        for pair, truth in zip(pairs, truths, strict=True):
             prefix = (keep or Path(temporary)) / pair.name
-            files, _ = detect(cfg, pair.config, pair.checkpoint, prefix)
+            files, _ = detect(pair.read_config(), pair.config, pair.checkpoint, prefix)
             rows += errors_of_detections(pair.name, files, truth)
     return rows
 
@@ -131,9 +159,8 @@ def errors_of_models(pairs: Sequence[Pair], keep: Path | None = None) -> list[Er
 def errors_of_detections(name: str, files: Sequence[Path], truth: Annotations) -> list[ErrorRow]:
     """Returns the errors in what `detect` wrote: boxes in the first file, masks in a second."""
     rows = []
-    for file, kind in zip(files, ('boxes', 'masks'), strict=False):
-        found = analyze_errors(name, truth, read_detections(file, truth))
-        rows += [row for row in found if row.kind == kind]
+    for file, kind in zip(files, KINDS, strict=False):
+        rows += analyze_errors(name, truth, read_detections(file, truth), (kind,))
     return rows
 
 
@@ -142,22 +169,23 @@ def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> di
     from tidecv.quantify import TIDE, TIDERun  # takes seconds to import
 
     truth, found = _truth(annotations, mode), _found(annotations, detections, mode)
-    if not truth.annotations:
-        raise InputError(f'{annotations.path} has no object, so that there is no AP')
     if not found.annotations:
         # tidecv divides by the number of classes that are left, which is none.
         return dict.fromkeys(('AP', 'AP50', *COLUMNS.values()), 0.0) | {
             'E_miss': 100.0,
             'E_FN': 100.0,
         }
-    # Runs and not tidecv's TIDE, which makes a folder in the user's home and restyles matplotlib.
-    runs = [
-        TIDERun(truth, found, threshold, NOTHING, mode, truth.max_dets, threshold == RIGHT)
-        for threshold in TIDE.COCO_THRESHOLDS
-    ]
-    values = {'AP': sum(run.ap for run in runs) / len(runs)}
-    [run] = [run for run in runs if run.pos_thresh == RIGHT]
-    values['AP50'] = run.ap
+    # Runs and not tidecv's TIDE, which makes a folder in the user's home, restyles matplotlib and
+    # keeps all ten runs, gigabytes of them for COCO.
+    aps = []
+    for threshold in TIDE.COCO_THRESHOLDS:
+        of_threshold = TIDERun(
+            truth, found, threshold, NOTHING, mode, truth.max_dets, threshold == RIGHT
+        )
+        aps.append(of_threshold.ap)
+        if threshold == RIGHT:
+            run = of_threshold
+    values = {'AP': sum(aps) / len(aps), 'AP50': run.ap}
     errors = {**run.fix_main_errors(), **run.fix_special_errors()}
     values |= {COLUMNS[kind.short_name]: float(value) for kind, value in errors.items()}
     return values
@@ -197,19 +225,30 @@ def _mask(entry: dict, annotations: Annotations) -> dict | None:
     if not segmentation:
         return None
     image = annotations.images[entry['image_id']]
+    where = f'a mask of image {image["id"]}'
     try:
-        mask = toRLE(segmentation, image['width'], image['height'])
-        fits = list(mask['size']) == [image['height'], image['width']]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        size = [image['height'], image['width']]
+    except KeyError as error:
         raise InputError(
-            f'a mask of image {image["id"]} is neither polygons nor run lengths: {error}'
+            f'{annotations.path} tells no height and width of image {image["id"]}, which its masks '
+            f'need'
         ) from error
-    if not fits:
-        raise InputError(
-            f'a mask of image {image["id"]} has the size {mask["size"]}, the image '
-            f'{[image["height"], image["width"]]} (height, width)'
-        )
+    if isinstance(segmentation, dict):
+        declared, lengths = segmentation.get('size'), segmentation.get('counts')
+        if declared != size:
+            raise InputError(f'{where} has the size {declared}, the image {size} (height, width)')
+        if isinstance(lengths, list) and not _fill(lengths, prod(size)):
+            raise InputError(f'{where} has run lengths that do not fill its {size[1]}x{size[0]}')
+    try:
+        mask = toRLE(segmentation, size[1], size[0])
+        mask_utils.area(mask)
+    except Exception as error:  # pycocotools raises bare ones
+        raise InputError(f'{where} is neither polygons nor run lengths: {error}') from error
     return mask
+
+
+def _fill(lengths: Sequence[object], pixels: int) -> bool:
+    return all(isinstance(n, int) and n >= 0 for n in lengths) and sum(lengths) == pixels
 
 
 @cache

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from bnet_mm.analysis.detections import read_annotations, read_detections
-from bnet_mm.analysis.error_sheets import draw_errors
+from bnet_mm.analysis.detections import annotations_of, read_annotations, read_detections
+from bnet_mm.analysis.error_sheets import draw_errors, notes_of
 from bnet_mm.analysis.tide import COLUMNS, MAIN, TABLE_14, analyze_errors
 from bnet_mm.errors import InputError
 
@@ -162,8 +162,24 @@ def test_boxes_alone_need_no_masks(files):
     assert row.kind == 'boxes' and set(TABLE_14) < set(row.values)
     for d in detections:
         del d['bbox']
-    with pytest.raises(InputError, match='has masks and no boxes'):
+    with pytest.raises(InputError, match='it has masks and no boxes, and'):
         analyze_errors('masks', truth, detections)
+    mixed = [{**detections[0], 'bbox': [1, 1, 9, 9], 'segmentation': None}, detections[1]]
+    with pytest.raises(InputError, match='some of its detections have no boxes, and some no masks'):
+        analyze_errors('mixed', truth, mixed)
+
+
+def test_what_is_left_out_is_said(files):
+    annotations, detections = scene(2, crowds=False)
+    del annotations['annotations'][0]['segmentation']
+    annotations['annotations'][1]['image_id'] = 99
+    paths = files(annotations, detections)
+    truth = read_annotations(paths[0])
+    [row] = analyze_errors('x', truth, read_detections(paths[1], truth))
+    assert row.kind == 'boxes' and len(truth.objects) == COUNTS['objects'] - 1
+    said = notes_of([row])
+    assert f'1 objects of images that {paths[0]} does not list are left out.' in said
+    assert 'Masks are not compared: 1 of 11 objects' in said
 
 
 def test_wrong_files_are_named(files, run_tool, tmp_path):
@@ -177,6 +193,15 @@ def test_wrong_files_are_named(files, run_tool, tmp_path):
         ('class.json', json.dumps([{**entry, 'category_id': 99}]), 'of category 99, which'),
         ('nan.json', json.dumps([{**entry, 'score': float('nan')}]), 'detection 0 is damaged'),
         ('box.json', json.dumps([{**entry, 'bbox': [1, 2]}]), 'detection 0 is damaged'),
+        ('no_box.json', json.dumps([{**entry, 'bbox': []}]), 'detection 0 is damaged'),
+        ('list.json', json.dumps([{**entry, 'image_id': [1]}]), 'detection 0 is damaged'),
+        ('null.json', json.dumps([{**entry, 'bbox': None, 'segmentation': None}]), 'is damaged'),
+        ('short.json', json.dumps([{**entry, 'segmentation': [[1, 2]]}]), 'nor run lengths'),
+        ('counts.json', json.dumps([{**entry, 'segmentation': {'size': [60, 60], 'counts': None}}]),
+         'is neither polygons nor run lengths'),
+        ('minus.json',
+         json.dumps([{**entry, 'segmentation': {'size': [60, 60], 'counts': [-1, 3601]}}]),
+         'run lengths that do not fill its 60x60'),
         ('mask.json', json.dumps([{**entry, 'segmentation': {'size': [9, 9], 'counts': [81]}}]),
          'has the size [9, 9], the image [60, 60]'),
     ):  # fmt: skip
@@ -187,6 +212,21 @@ def test_wrong_files_are_named(files, run_tool, tmp_path):
         assert sentence in str(error.value)
     with pytest.raises(InputError, match='is no COCO annotation file'):
         read_annotations(found)
+    first = annotations['annotations'][0]
+    for change, sentence in (
+        ({'annotations': [{**first, 'bbox': []}]}, 'annotation 0 is damaged'),
+        ({'annotations': [{**first, 'category_id': 99}]}, 'annotation 0 is of category 99'),
+        ({'images': [{'file_name': 'x'}]}, 'an image lacks its id'),
+        ({'annotations': [{**first, 'iscrowd': 1}]}, 'has no object'),
+    ):
+        paths = files({**annotations, **change}, [])
+        with pytest.raises(InputError, match=sentence):
+            analyze_errors('x', read_annotations(paths[0]), [])
+    images = [{'id': image['id']} for image in annotations['images']]
+    paths = files({**annotations, 'images': images}, detections)
+    known = read_annotations(paths[0])
+    with pytest.raises(InputError, match='tells no height and width of image'):
+        analyze_errors('x', known, read_detections(paths[1], known))
     wrong = run_tool('analyze.py', 'errors', tmp_path / 'gone.json', '--annotations', truth)
     assert wrong.returncode == 2 and 'gone.json cannot be read' in wrong.stderr
     assert 'Traceback' not in wrong.stderr
@@ -212,6 +252,27 @@ def test_the_tool_on_result_files_and_on_a_detector(files, run_tool, tmp_path, t
     [row] = json.loads(run_tool(*arguments, check=True).stdout)
     assert row['name'] == 'tiny' and row['kind'] == 'boxes' and 0 <= row['values']['AP50'] < 50
     assert (tmp_path / 'kept/tiny.bbox.json').is_file()
+    # Of some of the classes, the others' objects are not missed.
+    path = tmp_path / 'some.py'
+    path.write_text(
+        f"""
+_base_ = {str(tiny_config)!r}
+metainfo = dict(classes=('clock', 'bus'))
+test_dataloader = dict(dataset=dict(metainfo=metainfo))
+model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))
+"""
+    )
+    cfg = load_config(path)
+    known = annotations_of(cfg)
+    assert sorted(known.categories.values()) == ['bus', 'clock']
+    assert {entry['category_id'] for entry in known.objects} <= set(known.categories)
+    for arguments, sentence in (
+        ((found,), 'add --annotations FILE'),
+        ((found, '--annotations', truth, '--out', 'e.xyz'), 'its suffix must be one of'),
+        ((found, '--annotations', truth, '--out', truth / 'e.png'), 'e.png cannot be written'),
+    ):
+        wrong = run_tool('analyze.py', 'errors', *arguments)
+        assert wrong.returncode == 2 and sentence in wrong.stderr and not wrong.stdout
     classifier = 'configs/demo/resnet18_bnet3_demo.py'
     wrong = run_tool('analyze.py', 'errors', Path(classifier).absolute(), 'x.pth')
     assert wrong.returncode == 2 and 'errors are analyzed of detectors' in wrong.stderr

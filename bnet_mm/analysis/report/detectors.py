@@ -5,8 +5,14 @@ from copy import deepcopy
 
 from matplotlib.figure import Figure
 
-from bnet_mm.analysis.detections import annotation_file, detect, read_annotations
-from bnet_mm.analysis.error_sheets import LEGEND, draw_costs, draw_shares, legend_of_shares
+from bnet_mm.analysis.detections import annotation_file, annotations_of, detect
+from bnet_mm.analysis.error_sheets import (
+    LEGEND,
+    draw_costs,
+    draw_shares,
+    legend_of_shares,
+    notes_of,
+)
 from bnet_mm.analysis.figures import embed_figure
 from bnet_mm.analysis.report.compared import Compared
 from bnet_mm.analysis.report.page import Gallery, Picture, Section, Table
@@ -36,18 +42,18 @@ def errors_section(compared: Sequence[Compared], parts: Parts) -> Section:
         galleries += _figures(kind, of_kind)
     text = (
         'What AP50 loses to each kind of error, by TIDE (table 14), and which share of all errors '
-        f'each has (figure 6). {LEGEND}'
+        f'each has (figure 6). {LEGEND}{notes_of(rows)}'
     )
     return Section('Errors', text, tables, galleries)
 
 
 def _errors(c: Compared, parts: Parts) -> list:
     cfg = deepcopy(c.cfg)
-    truth = read_annotations(annotation_file(cfg))
+    truth = annotations_of(cfg)
     prefix = parts.folder / f'detections-{digest(c.mark())}'
     files, _ = detect(cfg, c.group.runs[0].config, str(c.checkpoint), prefix)
     rows = errors_of_detections(c.group.name, files, truth)
-    return [[row.kind, row.values, row.paper] for row in rows]
+    return [[row.kind, row.values, row.paper, list(row.notes)] for row in rows]
 
 
 def _table(kind: str, rows: Sequence[ErrorRow]) -> Table:
