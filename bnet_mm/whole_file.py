@@ -5,6 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from bnet_mm.errors import InputError
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError unless `path` can be written: before the work, not after."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+        raise InputError(f'{path} cannot be written: name a file in a folder that can')
+
 
 def write_whole(
     path: Path,

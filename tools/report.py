@@ -30,7 +30,7 @@ def main() -> None:
         help='of results that are kept, to go on from (default: <out>.parts)',
     )  # fmt: skip
     args = parser.parse_args()
-    folder = args.parts or args.out.with_name(f'{args.out.name}.parts')
+    folder = args.parts or args.out.parent / f'{args.out.name}.parts'
     try:
         with exit_on_input_error('report.py'):
             write_report(args.runs, args.out, CONFIGS, folder, args.images, args.skip, _say)

@@ -1,6 +1,7 @@
 """Where a network looks: attention maps of each stage's last block, as in the paper's figure 5."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -88,9 +89,12 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
     def scores(x: Tensor) -> Tensor:
         return _scores(run_whole(model, x[None] if clip else x))
 
-    with torch.no_grad():
-        found, shares = scores(x), _shares(run_whole(model, x[None] if clip else x))
-    classes = found.shape[1]
+    # A run before captum's, which says why a layer cannot be looked at by an assertion.
+    with torch.no_grad(), _recorded(model, layers) as outputs:
+        shares = _shares(run_whole(model, x[None] if clip else x))
+    for layer in layers:
+        _check_map(layer, outputs)
+    classes = shares.shape[1]
     if label is not None and not 0 <= label < classes:
         raise InputError(f'there is no class {label}: the model has 0 to {classes - 1}')
     chosen = shares[0].argmax().item() if label is None else label
@@ -99,7 +103,7 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
         cam = LayerGradCam(scores, model.get_submodule(layer))
         # With its gradient wanted at the input, frozen stages have one, too.
         values = cam.attribute(x.clone().requires_grad_(), chosen, relu_attributions=True)
-        maps.append(_maps_of(layer, values))
+        maps.append(values.detach()[:, 0].cpu())
     share = shares[0, chosen].item()
     return [
         Seen(chosen, share, [Attention(layer, m[i]) for layer, m in zip(layers, maps, strict=True)])
@@ -109,7 +113,21 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
 
 def _activation(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[Seen]:
     network = getattr(model, 'backbone', model)
-    outputs: dict[str, Tensor] = {}
+    with torch.no_grad(), _recorded(model, layers) as outputs:
+        network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
+    for layer in layers:
+        _check_map(layer, outputs)
+    maps = {layer: output.square().sum(1).cpu() for layer, output in outputs.items()}
+    return [
+        Seen(None, None, [Attention(layer, maps[layer][i]) for layer in layers])
+        for i in range(len(x))
+    ]
+
+
+@contextmanager
+def _recorded(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Gathers what the layers give."""
+    outputs: dict[str, object] = {}
 
     def record_of(layer: str):
         def record(module: nn.Module, inputs: object, output: object) -> None:
@@ -121,29 +139,17 @@ def _activation(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[Seen
         model.get_submodule(layer).register_forward_hook(record_of(layer)) for layer in layers
     ]
     try:
-        with torch.no_grad():
-            network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
-    unused = [layer for layer in layers if layer not in outputs]
-    if unused:
-        raise InputError(f'{unused[0]} is not reached by the backbone; choose another layer')
-    maps = {}
-    for layer, output in outputs.items():
-        if not isinstance(output, Tensor) or output.dim() != 4:
-            raise InputError(f'{layer} gives no map')
-        maps[layer] = output.square().sum(1).cpu()
-    return [
-        Seen(None, None, [Attention(layer, maps[layer][i]) for layer in layers])
-        for i in range(len(x))
-    ]
 
 
-def _maps_of(layer: str, values: Tensor) -> Tensor:
-    if values.dim() != 4:
-        raise InputError(f'{layer} gives no map')
-    return values.detach()[:, 0].cpu()
+def _check_map(layer: str, outputs: dict[str, object]) -> None:
+    if layer not in outputs:
+        raise InputError(f'{layer} is not reached on a picture: name another with --layers')
+    if not isinstance(outputs[layer], Tensor) or outputs[layer].dim() != 4:
+        raise InputError(f'{layer} gives no map: name another with --layers')
 
 
 def _logits(output: object) -> Tensor:

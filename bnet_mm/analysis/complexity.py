@@ -60,7 +60,7 @@ def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict 
     check_norms(cfg.model)
     paper = {}
     if shape is None and not options:
-        paper = _paper_rows_by_config().get(Path(path).stem, {})
+        paper = paper_row(Path(path).stem)
     shape = shape or dataless.input_shape(cfg)
     norms = list(dict.fromkeys(_bnets(cfg.model)))
     with config_errors():
@@ -104,9 +104,9 @@ def _paper_rows() -> list[dict]:
     return yaml.safe_load(PAPER_COSTS.read_text())
 
 
-def _paper_rows_by_config() -> dict[str, dict]:
-    # Of a config that stands in several tables, the first.
-    return {row['config']: row for row in reversed(_paper_rows())}
+def paper_row(config: str) -> dict:
+    """Returns the paper's costs of a config, those of the first table it stands in, or nothing."""
+    return next((row for row in _paper_rows() if row['config'] == config), {})
 
 
 def _count(cfg: Config, shape: tuple[int, int]) -> Complexity:

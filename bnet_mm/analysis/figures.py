@@ -1,7 +1,6 @@
 """Figures of matplotlib, written whole or not at all, or put into a page."""
 
 import base64
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from bnet_mm.errors import InputError
-from bnet_mm.whole_file import write_whole
+from bnet_mm.whole_file import check_writable, write_whole
 
 DOTS_PER_INCH = 140
 
@@ -24,9 +23,7 @@ def check_figure(file: Path) -> None:
         raise InputError(
             f'{file} is no figure: its suffix must be one of .{", .".join(sorted(formats))}'
         )
-    folder = next(parent for parent in file.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or file.is_dir():
-        raise InputError(f'{file} cannot be written')
+    check_writable(file)
 
 
 def save_figure(figure: Figure, file: Path) -> None:

@@ -119,15 +119,18 @@ def clip_frames(network: nn.Module) -> int:
 
 
 @contextmanager
-def sized_errors(network: nn.Module, pictures: Tensor) -> Iterator[None]:
+def sized_errors(network: nn.Module, pictures: Tensor, option: str = '--shape') -> Iterator[None]:
     """Turns a network's failure on pictures of a size that it cannot take into one sentence."""
     try:
         yield
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except (AssertionError, RuntimeError, ValueError) as error:
         height, width = pictures.shape[-2:]
+        reason = str(error).partition('\n')[0] or type(error).__name__
         raise InputError(
-            f'{type(network).__name__} cannot run on a picture of {width}x{height}: '
-            f'{str(error).splitlines()[0]}'
+            f'{type(network).__name__} cannot run on a picture of {width}x{height}, perhaps on one '
+            f'of another size ({option}): {reason}'
         ) from error
 
 

@@ -10,6 +10,7 @@ from bnet_mm.norm import EnhancedNorm
 
 # What ResNets and their kin, HRNet and most others call a stage.
 STAGE = re.compile(r'((?:.*\.)?(?:layer|stage|stages\.)\d+)(?:\.|$)')
+SHORTCUT = re.compile(r'\.(?:downsample|shortcut)\.')
 BACKBONE = 'backbone.'
 
 
@@ -40,7 +41,9 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[
         )
     if names:
         return _meant(names, known, 'BNET')
-    return list({stage_of(name): name for name in _in_backbone(known)}.values())
+    last = {stage_of(name): name for name in _in_backbone(known) if not SHORTCUT.search(name)}
+    of_stages = [name for stage, name in last.items() if stage]
+    return of_stages or list(last.values()) or known[-1:]
 
 
 def last_blocks(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.analysis.heatmap import clip_frames
+from bnet_mm.analysis.heatmap import clip_frames, sized_errors
 from bnet_mm.analysis.layers import chosen_layers, stage_of
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint.kernels import energy_outside_centre
@@ -31,6 +31,7 @@ class LearntKernel:
         outside: share of their energy (sum of squares) outside the centre taps; 0 is plain batch
             norm, 1 - 1/k^2 a box filter.
         distance: mean over channels of the Euclidean distance from Dirac, the identity.
+        mean: their mean over channels, `k` rows of `k`.
         profile: which share of the kernels' magnitude each tap has, `k` rows of `k`.
     """
 
@@ -40,6 +41,7 @@ class LearntKernel:
     k: int
     outside: float
     distance: float
+    mean: list[list[float]]
     profile: list[list[float]]
 
 
@@ -74,6 +76,7 @@ def learnt_kernels(model: nn.Module) -> list[LearntKernel]:
                 k=module.k,
                 outside=energy_outside_centre(kernel),
                 distance=(kernel - dirac).flatten(1).norm(dim=1).mean().item(),
+                mean=kernel.mean((0, 1)).tolist(),
                 profile=(magnitude / magnitude.sum().clamp(min=1e-300)).tolist(),
             )
         )
@@ -102,14 +105,20 @@ def receptive_field(model: nn.Module, size: int = 224, seed: int = 0) -> Recepti
     for _ in range(SAMPLES):
         shape = (clip_frames(network), 3, size, size)
         x = torch.randn(shape, generator=generator).to(like).requires_grad_()
-        output = network(x)
+        with sized_errors(network, x, '--size'):
+            output = network(x)
         last = output[-1] if isinstance(output, (tuple, list)) else output
-        if last.dim() != 4:
+        if not isinstance(last, Tensor) or last.dim() != 4:
             raise InputError(f'{type(network).__name__} gives no map that a field could be of')
         centre = last[:, :, last.shape[2] // 2, last.shape[3] // 2]
         weights = torch.randn(centre.shape, generator=generator).to(centre)
         (gradient,) = torch.autograd.grad((centre * weights).sum(), x)
         energy += gradient.double().square().sum((0, 1)).cpu()
+    if not energy.isfinite().all():
+        raise InputError(
+            f'{type(network).__name__} gives values that are not finite: its weights are of a '
+            f'training that diverged'
+        )
     if not energy.any():
         raise InputError(
             f"{type(network).__name__}'s last map does not depend on the picture: are its last "

@@ -47,7 +47,10 @@ def pairs_of(arguments: Sequence[str], options: dict | None) -> list[Pair]:
         InputError: a config has no checkpoint.
     """
     if len(arguments) % 2 or not arguments:
-        raise InputError(f'models are pairs of CONFIG and CHECKPOINT, got {" ".join(arguments)!r}')
+        raise InputError(
+            f'models are pairs of CONFIG (a .py file) and CHECKPOINT, got '
+            f'{" ".join(arguments) or "none"}'
+        )
     configs, checkpoints = arguments[::2], arguments[1::2]
     stems = [Path(config).stem for config in configs]
     pairs: list[Pair] = []

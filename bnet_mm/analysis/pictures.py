@@ -11,6 +11,7 @@ from bnet_mm.errors import InputError
 
 VIDEOS = {'.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
 LONGEST, SHORTEST = 1024, 64  # pixels of a picture's sides
+STRIDE = 32
 
 
 def pictures_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -67,20 +68,31 @@ def free_name(name: str, used: set[str]) -> str:
 
 
 def of_usual_size(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
-    """Returns a picture of `shape` (height, width), or of its own within bounds."""
+    """Returns a picture of `shape` (height, width), or of its own within bounds.
+
+    Its own is rounded to multiples of 32: networks that merge their maps, as YOLOX or U-Nets do,
+    take no other, and positions of maps then lie on whole pixels.
+    """
     if shape is None:
-        return no_longer_than(picture, LONGEST)
+        return no_longer_than(picture, LONGEST, STRIDE)
     height, width = picture.shape[:2]
     shrinks = shape[0] * shape[1] < height * width
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(picture, (shape[1], shape[0]), interpolation=way)
 
 
-def no_longer_than(picture: np.ndarray, longest: int) -> np.ndarray:
-    """Returns a picture of at most `longest` pixels on the longer side, at least 64 on any."""
+def no_longer_than(picture: np.ndarray, longest: int, multiple: int = 1) -> np.ndarray:
+    """Returns a picture of at most `longest` pixels on the longer side, at least 64 on any.
+
+    Args:
+        picture: `(H, W, 3)` bytes.
+        longest: pixels.
+        multiple: what the sides are rounded to multiples of.
+    """
     height, width = picture.shape[:2]
     scale = min(longest / max(height, width), 1.0)
-    return of_usual_size(picture, [max(round(s * scale), SHORTEST) for s in (height, width)])
+    sides = (multiple * round(side * scale / multiple) for side in (height, width))
+    return of_usual_size(picture, tuple(max(side, SHORTEST) for side in sides))
 
 
 def tested_side(cfg: Config) -> int | None:

@@ -1,6 +1,7 @@
 """Shows during a training what the kernels learn and where they enhance."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from bnet_mm.analysis.heatmap_sheets import heat_map_row
 from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.overlays import panels_of
-from bnet_mm.analysis.pictures import no_longer_than, pictures_of
+from bnet_mm.analysis.pictures import STRIDE, free_name, no_longer_than, pictures_of
 from bnet_mm.analysis.runs import KERNEL_SCALARS
 from bnet_mm.deploy.sample import as_input
 from bnet_mm.engine.data.building import files_of
@@ -39,8 +40,9 @@ class BNETVisHook(Hook):
     `bnet_mm.analysis.heatmap`.
 
     It takes no random numbers and leaves the model as it was: the training is the same, bit for
-    bit. After the first turn it leaves those out that would take it beyond its share of the time,
-    and at the end it logs which share it took.
+    bit. A turn that would take it beyond its share of the time is left out; what a turn takes is
+    tried before the training, and the statistics, which take little, are logged by themselves where
+    there is no time for maps. A failure is logged, and the training goes on without the hook.
 
     Args:
         images: files of pictures or videos; by default the first three of the validation set, or
@@ -52,8 +54,8 @@ class BNETVisHook(Hook):
         time_share: which share of the training's time it may take.
 
     Raises:
-        InputError: at the start of the training, if the model has no BNET or a picture cannot be
-            read.
+        InputError: at the start of the training, if the model has no BNET, a picture cannot be
+            read, or there is no map of the layers.
     """
 
     priority = 'VERY_LOW'
@@ -71,17 +73,22 @@ class BNETVisHook(Hook):
         self._model: nn.Module | None = None
 
     def before_train(self, runner: Runner) -> None:
-        self._started, self._spent, self._last = time.perf_counter(), 0.0, 0.0
-        self._turns = 0
+        self._budget = Budget(self.time_share)
         self._model = None
         if isinstance(runner.model, FullyShardedDataParallel):
             runner.logger.warning('BNETVisHook is left out: each process has a shard of a kernel')
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._names = chosen_layers(model, list(self.layers) if self.layers else None)
-        if is_main_process():
-            self._pictures = list(self._read_pictures(runner))
-            self._model = model
+        if not is_main_process():
+            return
+        self._pictures = list(self._read_pictures(runner))
+        with self._budget.spent_on('statistics'):
+            self._statistics(model)
+        with self._budget.spent_on('maps', len(self._pictures)):
+            for name, picture in self._pictures[:1]:
+                self._strip(model, name, picture)
+        self._model = model
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -90,52 +97,89 @@ class BNETVisHook(Hook):
         if interval is None and isinstance(runner.train_loop, IterBasedTrainLoop):
             interval = EVERY
         if interval is not None and self.every_n_train_iters(runner, interval):
-            self._log_in_time(runner)
+            self._log_in_time(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         if self.interval is None and not isinstance(runner.train_loop, IterBasedTrainLoop):
-            self._log_in_time(runner)
+            self._log_in_time(runner, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
+        if self._model is not None:
+            runner.logger.info(f'BNETVisHook: {self._budget}')
+
+    def _log_in_time(self, runner: Runner, step: int) -> None:
         if self._model is None:
             return
-        passed = time.perf_counter() - self._started
-        runner.logger.info(
-            f'BNETVisHook logged {self._turns} times, in {self._spent:.1f} s, '
-            f'{100 * self._spent / passed:.2f} % of the time of this training'
-        )
+        try:
+            if self._budget.allows('statistics'):
+                with self._budget.spent_on('statistics'):
+                    runner.visualizer.add_scalars(self._statistics(self._model), step)
+            if self._budget.allows('maps'):
+                with self._budget.spent_on('maps'):
+                    for name, picture in self._pictures:
+                        strip = self._strip(self._model, name, picture)
+                        runner.visualizer.add_image(f'heatmap_{name}', strip, step)
+        except Exception:  # whatever it is, it is not worth a training
+            self._model = None
+            runner.logger.exception('BNETVisHook failed, and the training goes on without it')
 
-    def _log_in_time(self, runner: Runner) -> None:
-        if self._model is None:
-            return
-        now = time.perf_counter()
-        if self._spent + self._last > self.time_share * (now - self._started):
-            return
-        self._log(runner, runner.iter + (self.interval is not None))
-        self._last = time.perf_counter() - now
-        self._spent += self._last
-        self._turns += 1
-
-    def _log(self, runner: Runner, step: int) -> None:
+    def _statistics(self, model: nn.Module) -> dict[str, float]:
         scalars = {}
-        for kernel in learnt_kernels(self._model):
+        for kernel in learnt_kernels(model):
             scalars[f'{KERNEL_SCALARS}{kernel.layer}/outside'] = kernel.outside
             scalars[f'{KERNEL_SCALARS}{kernel.layer}/distance'] = kernel.distance
-        runner.visualizer.add_scalars(scalars, step)
-        with _evaluating(self._model):
-            for name, picture in self._pictures:
-                [maps] = heat_maps(self._model, as_input(picture, self._model), self._names)
-                strip = np.hstack([p for _, p in panels_of(heat_map_row(picture, maps))])
-                runner.visualizer.add_image(f'heatmap_{name}', strip, step)
+        return scalars
+
+    def _strip(self, model: nn.Module, name: str, picture: np.ndarray) -> np.ndarray:
+        """Returns a picture and its heat maps side by side, `(H, W, 3)` bytes, RGB."""
+        with _evaluating(model):
+            [maps] = heat_maps(model, as_input(picture, model), self._names)
+        return np.hstack([panel for _, panel in panels_of(heat_map_row(picture, maps))])
 
     def _read_pictures(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
         paths = self.images
         if paths is None:
             loop = runner.val_loop or runner.train_loop
             paths = files_of(loop.dataloader.dataset, OF_DATASET)
+        used: set[str] = set()
         for path in paths:
             name, picture = next(iter(pictures_of(Path(path), 1)))
-            yield name, no_longer_than(picture, self.longest)
+            yield free_name(name, used), no_longer_than(picture, self.longest, STRIDE)
+
+
+class Budget:
+    """A share of the time that passes from now on, and what it is spent on.
+
+    Args:
+        share: of the time, that may be spent.
+    """
+
+    def __init__(self, share: float):
+        self.share = share
+        self._started = time.perf_counter()
+        self._spent = 0.0
+        self._cost: dict[str, float] = {}
+        self._times: Counter[str] = Counter()
+
+    def __str__(self) -> str:
+        passed = time.perf_counter() - self._started
+        times = ', '.join(f'{what} {self._times[what] - 1} times' for what in self._cost)
+        return f'{times}, in {100 * self._spent / passed:.2f} % of the time of this training'
+
+    def allows(self, what: str) -> bool:
+        """Tells whether one more time of `what`, at its last cost, stays within the share."""
+        passed = time.perf_counter() - self._started
+        return self._spent + self._cost[what] <= self.share * passed
+
+    @contextmanager
+    def spent_on(self, what: str, times: int = 1) -> Iterator[None]:
+        """Counts the time spent in the block, of which the next one will take `times` as much."""
+        started = time.perf_counter()
+        yield
+        cost = time.perf_counter() - started
+        self._spent += cost
+        self._cost[what] = times * cost
+        self._times[what] += 1
 
 
 @contextmanager

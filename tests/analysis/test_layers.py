@@ -36,6 +36,11 @@ def test_bnets_by_stage_or_name():
     assert chosen_layers(model) == ['head.bn']
     bnet_mm.enhance(model.backbone, 3)
     assert chosen_layers(model) == [f'backbone.layer{i}.1.bn2' for i in range(1, 5)]
+    everywhere = Detector()
+    bnet_mm.enhance(everywhere.backbone, 3, positions='all')
+    assert chosen_layers(everywhere) == [f'backbone.layer{i}.1.bn2' for i in range(1, 5)]
+    everywhere.backbone.layer2 = everywhere.backbone.layer2[:1]  # bn2, and then its shortcut's norm
+    assert chosen_layers(everywhere)[1] == 'backbone.layer2.0.bn2'
     assert chosen_layers(model, ['layer2.0.bn2', 'head.bn']) == [
         'backbone.layer2.0.bn2',
         'head.bn',

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bnet_mm.analysis.pictures import free_name, no_longer_than, of_side, pictures_of
+from bnet_mm.analysis.pictures import free_name, no_longer_than, of_side, of_usual_size, pictures_of
 from bnet_mm.errors import InputError
 
 
@@ -42,6 +42,10 @@ def test_any_picture_is_read_and_fits(shape, dtype, shown, tmp_path):
     [(name, picture)] = pictures_of(tmp_path / 'p.png', 3)
     assert name == 'p' and picture.shape == (*shape[:2], 3) and picture.dtype == np.uint8
     assert no_longer_than(picture, 1024).shape == (*shown, 3)
+    usual = of_usual_size(picture, None).shape
+    assert all(
+        side % 32 == 0 and abs(side - s) <= 16 for side, s in zip(usual, shown, strict=False)
+    )
     small = of_side(picture, 32)
     assert min(small.shape[:2]) == 32 and max(small.shape[:2]) <= 128
 

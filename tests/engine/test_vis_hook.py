@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -70,37 +72,71 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(('cost', 'expected'), [(2.0, 5), (0.05, 10)])
-def test_it_leaves_turns_out_to_keep_its_share(cost, expected, monkeypatch, caplog):
+@pytest.mark.parametrize('maps', [0.001, 0.05, 0.9])
+def test_it_never_takes_more_than_its_share(maps, monkeypatch, caplog):
     from bnet_mm.engine import vis_hook
 
-    clock, logged = Clock(), []
+    clock, logged = Clock(), Counter()
     monkeypatch.setattr(vis_hook, 'time', clock)
-    hook = vis_hook.BNETVisHook()
-    hook._started, hook._spent, hook._last, hook._turns = 0.0, 0.0, 0.0, 0
-    hook._model = torch.nn.Module()
 
-    def log(runner, step):
-        logged.append(clock.now)
-        clock.now += cost
+    class Visualizer:
+        def add_scalars(self, scalars, step):
+            clock.now += 0.002
+            logged['scalars'] += 1
 
-    hook._log = log
+        def add_image(self, name, image, step):
+            clock.now += maps
+            logged['image'] += 1
 
     class Runner:
         iter = 1
         logger = logging.getLogger('training')
+        visualizer = Visualizer()
 
-    for epoch in range(1, 11):
-        clock.now = max(100.0 * epoch, clock.now)
-        hook._log_in_time(Runner())
-    assert len(logged) == expected
-    assert len(logged) * cost <= 0.01 * logged[-1]
-    clock.now = 1500.0
+    hook = vis_hook.BNETVisHook()
+    hook._budget, hook._model = vis_hook.Budget(0.01), torch.nn.Module()
+    hook._pictures = [('a', None)]
+    hook._statistics, hook._strip = lambda model: {}, lambda model, name, picture: None
+    for what, cost in (('statistics', 0.002), ('maps', maps)):
+        with hook._budget.spent_on(what):
+            clock.now += cost
+    for epoch in range(1, 21):
+        clock.now = max(10.0 * epoch, clock.now)
+        hook._log_in_time(Runner(), epoch)
+        spent = 0.002 * (1 + logged['scalars']) + maps * (1 + logged['image'])
+        assert spent <= 0.01 * clock.now or not logged
+    assert logged['scalars'] >= 10 and (logged['image'] == 20) == (maps == 0.001)
     with caplog.at_level('INFO'):
         hook.after_train(Runner())
     [message] = caplog.messages
-    took = expected * cost
-    assert f'logged {expected} times, in {took:.1f} s, {took / 15:.2f} %' in message
+    assert f'statistics {logged["scalars"]} times, maps {logged["image"]} times' in message
+    assert f'in {100 * spent / clock.now:.2f} % of the time' in message
+
+
+def test_a_failure_ends_the_hook_and_not_the_training(tiny_config, run_tool, tmp_path):
+    path = config(tmp_path / 'failing.py', tiny_config, "dict(type='Failing', interval=1)")
+    (tmp_path / 'failing_hook.py').write_text(
+        """
+from mmengine.registry import HOOKS
+from bnet_mm.engine.vis_hook import BNETVisHook
+
+@HOOKS.register_module()
+class Failing(BNETVisHook):
+    def _statistics(self, model):
+        self.turns = getattr(self, 'turns', 0) + 1
+        if self.turns > 1:
+            raise RuntimeError('no space left on device')
+        return {}
+"""
+    )
+    text = path.read_text() + "custom_imports = dict(imports=['bnet_mm', 'failing_hook'])\n"
+    path.write_text(text.replace("'Failing', interval=1", "'Failing', interval=1, time_share=1.0"))
+    options = ('--cfg-options', 'train_cfg.max_epochs=1', '--work-dir', 'w', '--no-validate')
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    result = run_tool('train.py', path, *options, check=True, env=environment)
+    said = result.stdout + result.stderr
+    assert said.count('BNETVisHook failed, and the training goes on') == 1
+    assert 'no space left on device' in said and (tmp_path / 'w/epoch_1.pth').is_file()
 
 
 def test_a_model_without_bnet_and_a_missing_picture_are_named(tiny_config, run_tool, tmp_path):

@@ -18,23 +18,24 @@ from bnet_mm.analysis.report.compared import Compared
 from bnet_mm.analysis.report.page import Gallery, Picture, Section, Table
 from bnet_mm.analysis.report.parts import Parts, digest, file_mark
 from bnet_mm.analysis.tide import TABLE_14, ErrorRow, errors_of_detections
+from bnet_mm.errors import InputError
 
 
 def errors_section(compared: Sequence[Compared], parts: Parts) -> Section:
-    """Returns table 14 and figure 6 for the detectors, tested on their own test sets.
-
-    Raises:
-        InputError: a detector cannot be tested here.
-    """
-    rows = []
+    """Returns table 14 and figure 6 for the detectors, tested on their own test sets."""
+    rows, missing = [], []
     for c in compared:
-        kept = parts.get(
-            'errors',
-            [c.mark(), file_mark(annotation_file(c.cfg))],
-            f'testing {c.label} for its errors (as long as a test takes)',
-            lambda c=c: _errors(c, parts),
-        )
-        rows += [ErrorRow(c.label, *row) for row in kept]
+        try:
+            kept = parts.get(
+                'errors',
+                [c.mark(), file_mark(annotation_file(c.cfg))],
+                f'testing {c.label} for its errors (as long as a test takes)',
+                lambda c=c: _errors(c, parts),
+            )
+        except InputError as error:
+            missing.append(f'{c.label}: {error}.')
+        else:
+            rows += [ErrorRow(c.label, *row) for row in kept]
     tables, galleries = [], []
     for kind in dict.fromkeys(row.kind for row in rows):
         of_kind = [row for row in rows if row.kind == kind]
@@ -44,7 +45,7 @@ def errors_section(compared: Sequence[Compared], parts: Parts) -> Section:
         'What AP50 loses to each kind of error, by TIDE (table 14), and which share of all errors '
         f'each has (figure 6). {LEGEND}{notes_of(rows)}'
     )
-    return Section('Errors', text, tables, galleries)
+    return Section('Errors', text, tables, galleries, missing)
 
 
 def _errors(c: Compared, parts: Parts) -> list:

@@ -1,6 +1,7 @@
 """Speed and memory of the models that are compared, taken in one interleaved run."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from mmengine.config import Config
@@ -13,50 +14,50 @@ from bnet_mm.benchmark.layers import saved_bytes
 from bnet_mm.benchmark.models import forward_job
 from bnet_mm.deploy import fuse
 from bnet_mm.engine.inputs import config_errors
+from bnet_mm.errors import InputError
 
 ROUNDS = 5
 
 
 def measure(
-    cfgs: Mapping[str, Config], shape: tuple[int, int], device: str, rounds: int = ROUNDS
-) -> dict[str, dict[str, float]]:
+    cfgs: Sequence[Config], shape: tuple[int, int], device: str, rounds: int = ROUNDS
+) -> list[dict[str, float]]:
     """Measures the forward pass before and after deployment, and the memory of the backbone.
 
     Args:
-        cfgs: whole configs by name; the first one is what the others are compared with.
+        cfgs: whole configs; the first one is what the others are compared with.
         shape: height and width of the picture.
         device: 'cpu' or 'cuda'.
         rounds: how often each is timed.
 
     Returns:
-        for each name `seconds` and `deployed_seconds` (medians), `ratio` and `deployed_ratio` to
+        for each config `seconds` and `deployed_seconds` (medians), `ratio` and `deployed_ratio` to
         the first model (not deployed), with their quartiles `..._low` and `..._high`, and `memory`:
-        the bytes that the training backbone keeps for its backward pass, for one picture.
+        the bytes that the training backbone keeps for its backward pass, for one picture. Those of
+        deployment are missing where a model cannot be folded.
 
     Raises:
         InputError: a model cannot run on a picture alone.
     """
-    jobs, memory = {}, {}
-    for name, cfg in cfgs.items():
+    jobs, memory = {}, []
+    for i, cfg in enumerate(cfgs):
         with config_errors():
             model = dataless.build(cfg, device)
-        jobs[name, ''] = forward_job(model, cfg, shape, device)
-        jobs[name, 'deployed_'] = forward_job(fuse(model, shape=shape), cfg, shape, device)
-        memory[name] = _backbone_memory(model, shape, device)
+        jobs[i, ''] = forward_job(model, cfg, shape, device)
+        # What cannot be folded is timed as it is, and says so by what is missing.
+        with suppress(InputError):
+            jobs[i, 'deployed_'] = forward_job(fuse(model, shape=shape), cfg, shape, device)
+        memory.append(_backbone_memory(model, shape, device))
     times = interleave(jobs, rounds, device)
-    first = times[next(iter(cfgs)), '']
-    measured = {}
-    for name in cfgs:
-        measured[name] = {'memory': memory[name]}
-        for state in ('', 'deployed_'):
-            of_state = times[name, state]
-            compared = ratio(of_state, first)
-            measured[name] |= {
-                f'{state}seconds': sorted(of_state)[rounds // 2],
-                f'{state}ratio': compared.median,
-                f'{state}ratio_low': compared.low,
-                f'{state}ratio_high': compared.high,
-            }
+    measured = [{'memory': kept} for kept in memory]
+    for (i, state), of_job in times.items():
+        compared = ratio(of_job, times[0, ''])
+        measured[i] |= {
+            f'{state}seconds': sorted(of_job)[rounds // 2],
+            f'{state}ratio': compared.median,
+            f'{state}ratio_low': compared.low,
+            f'{state}ratio_high': compared.high,
+        }
     return measured
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from bnet_mm.analysis import dataless
-from bnet_mm.analysis.complexity import config_costs
+from bnet_mm.analysis.complexity import config_costs, paper_row
 from bnet_mm.analysis.cost_tables import LEGEND
 from bnet_mm.analysis.report.compared import Compared
 from bnet_mm.analysis.report.measured import ROUNDS, measure
@@ -16,12 +16,13 @@ from bnet_mm.benchmark.machine import describe
 
 def costs_section(compared: Sequence[Compared], parts: Parts) -> Section:
     """Returns parameters and operations, as `tools/complexity.py` counts them."""
+    shape = dataless.input_shape(compared[0].cfg)
     counted = [
         parts.get(
             'costs',
-            [c.network(), c.group.name],
+            [c.network(), c.group.name, shape],
             f'counting parameters and operations of {c.label} (seconds)',
-            lambda c=c: _count(c),
+            lambda c=c: _count(c, shape),
         )
         for c in compared
     ]
@@ -43,8 +44,7 @@ def costs_section(compared: Sequence[Compared], parts: Parts) -> Section:
     for key, name in (('params', "the paper's parameters"), ('gflops', "the paper's GFLOPs")):
         if any(key in costs['paper'] for costs in counted):
             rows.append([name, *(str(costs['paper'].get(key, '-')) for costs in counted)])
-    height, width = first['shape']
-    text = f'Counted at {width} x {height} pixels, without weights or data. {LEGEND}'
+    text = f'Counted at {shape[1]} x {shape[0]} pixels, without weights or data. {LEGEND}'
     return Section('Costs', text, [Table(['', *(c.label for c in compared)], rows)])
 
 
@@ -57,22 +57,22 @@ def speed_section(compared: Sequence[Compared], parts: Parts) -> Section:
         'speed',
         [[c.network() for c in compared], shape, machine],
         f'timing {len(compared)} networks at {shape[1]}x{shape[0]} (a minute or a few)',
-        lambda: measure({c.label: c.cfg for c in compared}, shape, device),
+        lambda: measure([c.cfg for c in compared], shape, device),
     )
-    first = compared[0].label
     rows = []
     for state, name in (('', 'forward pass, 1 picture'), ('deployed_', 'the same, deployed')):
         cells = []
-        for c in compared:
-            m = measured[c.label]
+        for m in measured:
+            if f'{state}seconds' not in m:
+                cells.append('cannot be folded')
+                continue
             text = f'{1000 * m[f"{state}seconds"]:.1f} ms'
-            if c.label != first or state:
+            if m is not measured[0] or state:
                 low, high = m[f'{state}ratio_low'], m[f'{state}ratio_high']
                 text += f'\n{m[f"{state}ratio"]:.2f} times ({low:.2f} to {high:.2f})'
             cells.append(text)
         rows.append([name, *cells])
-    base = measured[first]['memory']
-    kept = [_memory(measured[c.label]['memory'], base) for c in compared]
+    kept = [_memory(m['memory'], measured[0]['memory']) for m in measured]
     rows.append(['kept for backward, backbone', *kept])
     where = machine.get('gpu') or f'{machine["cpu"]}, {machine["threads"]} threads'
     text = (
@@ -85,16 +85,14 @@ def speed_section(compared: Sequence[Compared], parts: Parts) -> Section:
     return Section('Speed and memory', text, [Table(['', *(c.label for c in compared)], rows)])
 
 
-def _count(compared: Compared) -> dict:
-    row = config_costs(compared.group.runs[0].config, None, None)
-    cost = row.cost
+def _count(compared: Compared, shape: tuple[int, int]) -> dict:
+    cost = config_costs(compared.group.runs[0].config, shape, None).cost
     return {
         'parameters': cost.parameters / 1e6,
         'trained': cost.trained / 1e6,
         'macs': cost.macs / 1e9,
         'flops': cost.flops / 1e9,
-        'shape': list(row.shape),
-        'paper': row.paper,
+        'paper': paper_row(compared.group.name),
     }
 
 

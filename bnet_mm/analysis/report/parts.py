@@ -47,7 +47,10 @@ class Parts:
             return kept
         made = make()
         text = json.dumps(made)
-        write_whole(file, lambda part: part.write_text(text, encoding='utf-8'))
+        try:
+            write_whole(file, lambda part: part.write_text(text, encoding='utf-8'))
+        except OSError as error:
+            raise InputError(f'{file} cannot be written: {error.strerror or error}') from error
         return json.loads(text)
 
 
@@ -58,6 +61,13 @@ def digest(made_from: object) -> str:
 
 
 def file_mark(path: str | Path) -> list:
-    """Returns what tells a file from an earlier one of its name."""
-    found = Path(path).stat()
+    """Returns what tells a file from an earlier one of its name.
+
+    Raises:
+        InputError: it is not there.
+    """
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror}') from error
     return [Path(path).name, found.st_size, found.st_mtime_ns]

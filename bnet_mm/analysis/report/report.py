@@ -1,5 +1,6 @@
 """Gathers the sections, one after the other, and writes the page."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bnet_mm import __version__
-from bnet_mm.analysis.report.compared import read_compared
+from bnet_mm.analysis.report.compared import Compared, read_compared
 from bnet_mm.analysis.report.detectors import errors_section
 from bnet_mm.analysis.report.maps import attention_section, heat_map_section, sample_images
 from bnet_mm.analysis.report.networks import costs_section, speed_section
@@ -15,6 +16,7 @@ from bnet_mm.analysis.report.page import Section, write_page
 from bnet_mm.analysis.report.parts import Parts
 from bnet_mm.analysis.report.trainings import configs_section, curves_section, metrics_section
 from bnet_mm.errors import InputError
+from bnet_mm.whole_file import check_writable
 
 # In the order of the page; those that take time can be left out.
 SECTIONS = ('configs', 'metrics', 'curves', 'costs', 'speed', 'heatmaps', 'attention', 'errors')
@@ -47,6 +49,7 @@ def write_report(
     Raises:
         InputError: a run cannot be read, or the page cannot be written.
     """
+    check_writable(file)
     compared = read_compared(runs)
     parts = Parts(folder, say)
     makers: dict[str, Callable[[], Section]] = {
@@ -60,17 +63,28 @@ def write_report(
         'errors': lambda: errors_section(compared, parts),
     }
     wanted = [name for name in SECTIONS if name not in skip]
-    if all(c.cfg.get('default_scope') != 'mmdet' for c in compared):
+    if not any(_may_detect(c) for c in compared):
         wanted = [name for name in wanted if name != 'errors']
     sections = []
     for number, name in enumerate(wanted, 1):
         say(f'{number}/{len(wanted)} {name}')
+        title = TITLES.get(name, name.capitalize())
         try:
             sections.append(makers[name]())
         except InputError as error:
-            title = TITLES.get(name, name.capitalize())
             sections.append(Section(title, '', missing=[f'Left out: {error}.']))
+        except Exception as error:  # one section's failure does not cost the others
+            say(traceback.format_exc())
+            reason = f'Left out, since it failed: {type(error).__name__}: {error}'
+            sections.append(Section(title, '', missing=[reason]))
     title = ' and '.join(c.label for c in compared)
     made = f'{date.today().isoformat()}, bnet_mm {__version__}, torch {torch.__version__}'
     facts = [f'Made {made} from {len(runs)} work dir{"s" if len(runs) > 1 else ""}.']
     write_page(f'{title} compared' if len(compared) > 1 else title, facts, sections, file)
+
+
+def _may_detect(c: Compared) -> bool:
+    try:
+        return c.cfg.get('default_scope') == 'mmdet'
+    except InputError:  # which the sections say, each in its place
+        return True

@@ -1,5 +1,6 @@
 """The report: what it says, how it looks in a browser, that it goes on where it stopped."""
 
+import json
 import re
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bnet_mm.analysis.report import SECTIONS
+from bnet_mm.analysis.report import SECTIONS, report
 from bnet_mm.analysis.tide import TABLE_14
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,7 +162,7 @@ def test_what_cannot_be_made_says_why_in_its_place(work_dir, run_tool, tmp_path)
     page = Page((tmp_path / 'report.html').read_text())
     assert page.titles == ['Configs', 'Metrics', 'Curves', 'Heat maps', 'Attention']
     said = '\n'.join(page.missing)
-    assert 'nothing was evaluated while they trained' in said
+    assert 'Nothing was evaluated while these trained' in said
     assert 'imagenet' in said  # there is no test set to take pictures from
     picture = ROOT / 'docs/demo_detections.jpg'
     run_tool('report.py', run, '--skip', 'speed', 'costs', '--images', picture, check=True)
@@ -170,12 +171,54 @@ def test_what_cannot_be_made_says_why_in_its_place(work_dir, run_tool, tmp_path)
     skipped = [section for section in SECTIONS if section != 'configs']
     for arguments, sentence in (
         ((tmp_path / 'gone',), 'is no folder'),
-        ((run, '--out', '/proc/r.html', '--parts', 'p'), 'cannot be written'),
+        ((run, '--out', run / 'resnet18.py/r.html', '--parts', 'p'), 'cannot be written'),
+        ((run, '--out', '.'), '. cannot be written'),
         ((run, '--parts', run / 'resnet18.py'), 'cannot be made'),
     ):
         wrong = run_tool('report.py', *arguments, '--skip', *skipped)
         assert wrong.returncode == 2 and sentence in wrong.stderr, wrong.stderr
         assert 'Traceback' not in wrong.stderr
+
+
+def test_a_failure_costs_its_section_and_nothing_else(work_dir, tmp_path, monkeypatch, tiny_config):
+    run = work_dir('faster_rcnn-0', tiny_config, {'data_root': str(tmp_path / 'gone')}, METRICS)
+
+    def failing(*arguments):
+        raise RuntimeError('unforeseen')
+
+    monkeypatch.setattr(report, 'curves_section', failing)
+    said = []
+    skip = [s for s in SECTIONS if s not in ('metrics', 'curves', 'errors')]
+    report.write_report(
+        [run], tmp_path / 'r.html', ROOT / 'configs', tmp_path / 'p', skip=skip, say=said.append
+    )
+    page = Page((tmp_path / 'r.html').read_text())
+    assert page.titles == ['Metrics', 'Curves', 'Errors']
+    failed, gone = page.missing
+    assert failed == 'Left out, since it failed: RuntimeError: unforeseen'
+    assert any('Traceback' in line and 'in failing' in line for line in said)
+    assert gone.startswith('BNET-5: ') and 'instances_val2017.json cannot be read' in gone
+
+
+def test_trainings_of_different_tasks_and_counts(work_dir, run_tool, tmp_path, tiny_config):
+    runs = [
+        work_dir('resnet18-0', CLASSIFIER, {}, {'accuracy/top1': 30.0}),
+        work_dir('faster_rcnn-0', tiny_config, PLAIN, METRICS),
+    ]
+    [log] = runs[1].glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    for record in records:
+        record.pop('epoch', None)
+    log.write_text('\n'.join(map(json.dumps, records)))
+    kept = ('metrics', 'curves', 'costs')
+    run_tool('report.py', *runs, '--skip', *(s for s in SECTIONS if s not in kept), check=True)
+    page = Page((tmp_path / 'report.html').read_text())
+    assert page.missing == []
+    assert page.row('accuracy/top1, final') == ['60.00', '-']
+    assert page.row('coco/bbox_mAP, final') == ['-', '20.00']
+    text = (tmp_path / 'report.html').read_text()
+    assert 'over hours of training' in text and 'over epochs' not in text
+    assert 'Counted at 224 x 224 pixels' in text
 
 
 def test_names_of_files_and_metrics_are_text_and_no_html(work_dir, run_tool, tmp_path):
