@@ -57,14 +57,16 @@ def attention(args: argparse.Namespace) -> None:
 def kernels(args: argparse.Namespace) -> None:
     check_figure(args.out)
     found, fields = analyze_kernels(pairs_of(args.models, args.cfg_options), args.size)
-    kernel_sheets.draw_kernels(found, fields, args.out)
     if args.json:
         print(kernel_sheets.as_json(found, fields))
-        return
-    Console().print(kernel_sheets.as_rich(found))
-    for name, field in fields.items():
-        print(f'effective receptive field of {name}: {field.size:.0f} pixels')
-    print(args.out)
+    else:
+        for name, of_model in found.items():
+            Console().print(kernel_sheets.as_rich(name, of_model))
+        for name, field in fields.items():
+            print(f'effective receptive field of {name}: {field.size:.0f} pixels')
+    kernel_sheets.draw_kernels(found, fields, args.out)
+    if not args.json:
+        print(args.out)
 
 
 def errors(args: argparse.Namespace) -> None:
@@ -122,7 +124,7 @@ def main() -> None:
     taps = commands.add_parser('kernels', help='what the taps learnt, and how far the network sees')
     taps.add_argument(
         'models', nargs='+', metavar=PAIRS,
-        help='of a BNET model; further pairs, its BN twin say, for their receptive fields',
+        help='one or more models, BNET ones and, for their receptive fields, BN ones',
     )  # fmt: skip
     taps.add_argument('--size', type=positive, default=224, help='of the pictures (default: 224)')
     _add_figure_arguments(taps, 'kernels.png')

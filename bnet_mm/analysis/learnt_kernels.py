@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnet_mm.analysis.heatmap import clip_frames, sized_errors
-from bnet_mm.analysis.layers import chosen_layers, stage_of
+from bnet_mm.analysis.layers import stage_of
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.deploy.sample import weight_of
@@ -139,18 +139,21 @@ def by_stage(kernels: Sequence[LearntKernel]) -> dict[str, list[LearntKernel]]:
 
 def analyze_kernels(
     pairs: Sequence[Pair], size: int = 224
-) -> tuple[list[LearntKernel], dict[str, ReceptiveField]]:
-    """Returns the first model's kernels, and the receptive field of each model by its name.
+) -> tuple[dict[str, list[LearntKernel]], dict[str, ReceptiveField]]:
+    """Returns the kernels of each model that has BNET, and the receptive field of each, by name.
 
     Raises:
-        InputError: a model cannot be used, or the first one has no BNET.
+        InputError: a model cannot be used, or none has BNET.
     """
-    kernels: list[LearntKernel] = []
-    fields = {}
+    kernels, fields = {}, {}
     for pair in pairs:
         model = pair.load()
-        if pair is pairs[0]:
-            chosen_layers(model, None)  # which says so where there is no BNET
-            kernels = learnt_kernels(model)
+        if found := learnt_kernels(model):
+            kernels[pair.name] = found
         fields[pair.name] = receptive_field(model, size)
+    if not kernels:
+        raise InputError(
+            f'{", ".join(fields)}: there is no BNET whose kernels could be looked at; take a '
+            f"config with norm_cfg=dict(type='BNET', ...)"
+        )
     return kernels, fields

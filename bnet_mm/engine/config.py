@@ -4,6 +4,7 @@ import ast
 import inspect
 import os
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         # Read by itself first: mmengine reports a syntax error without the name of the file.
         if path.suffix == '.py':
             ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
-        cfg = Config.fromfile(path)
+        with warnings.catch_warnings():  # what mmengine asks for, each time and of everyone
+            warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
+            cfg = Config.fromfile(path)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f'config {path} is not valid Python: {error}') from error
     except (ImportError, PackageNotFoundError) as error:

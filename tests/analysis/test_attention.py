@@ -118,7 +118,7 @@ def test_two_models_side_by_side(run_tool, tmp_path):
         (pairs, 'and then pictures'),
         ((CLASSIFIER, 'bnet.pth', 'gone.png'), 'there is no picture gone.png'),
         ((TWIN, 'bnet.pth', 'grey.png'), 'kernels, the model plain batch normalization'),
-        ((CLASSIFIER, 'bnet.pth', TWIN, 'grey.png'), 'pairs of CONFIG and CHECKPOINT'),
+        ((CLASSIFIER, 'bnet.pth', TWIN, 'grey.png'), 'models are pairs of CONFIG'),
     ):
         wrong = run_tool('analyze.py', 'attention', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr, wrong.stderr[-500:]

@@ -23,11 +23,15 @@ def test_known_kernels():
     dirac, box = learnt_kernels(model)
     assert (dirac.layer, dirac.stage, dirac.k, dirac.channels) == ('layer1.0', 'layer1', 3, 4)
     assert dirac.outside == dirac.distance == 0
-    assert dirac.profile == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert dirac.profile == dirac.mean == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert (box.stage, box.k) == ('', 5)
     assert box.outside == pytest.approx(24 / 25)
     assert box.distance == pytest.approx(math.sqrt(24))
     assert torch.allclose(torch.tensor(box.profile), torch.full((5, 5), 1 / 25))
+    with torch.no_grad():
+        model['head'].dw.weight[0] *= -3.0
+    mixed = learnt_kernels(model)[1]
+    assert mixed.mean == [[-1.0] * 5] * 5 and mixed.profile == box.profile
 
 
 @pytest.mark.parametrize(('k', 'side'), [(1, 1), (3, 3), (5, 5)])
@@ -48,6 +52,11 @@ def test_networks_without_a_map_or_a_gradient_are_named():
     with pytest.raises(InputError, match='Sequential gives no map'):
         receptive_field(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(1800, 2)), 32)
     conv = nn.Conv2d(3, 2, 3)
+    nn.init.constant_(conv.weight, float('nan'))
+    with pytest.raises(InputError, match='of a training that diverged'):
+        receptive_field(nn.Sequential(conv), 32)
+    with pytest.raises(InputError, match=r'cannot run on a picture of 2x2.*--size'):
+        receptive_field(nn.Sequential(conv), 2)
     nn.init.zeros_(conv.weight)
     with pytest.raises(InputError, match='last map does not depend on the picture'):
         receptive_field(nn.Sequential(conv), 32)
@@ -69,13 +78,13 @@ def test_the_tool(run_tool, tmp_path):
     with Image.open(tmp_path / 'kernels.png') as sheet:
         assert sheet.size[0] > 1000
     found = json.loads(run_tool('analyze.py', 'kernels', *pairs, '--json', check=True).stdout)
-    assert len(found['kernels']) == 8
-    sizes = found['receptive_field_sizes']
+    enhanced, plain = found['resnet18_bnet3_demo'], found['resnet18_bn_100e_in1k']
+    assert [len(model['kernels']) for model in (enhanced, plain)] == [8, 0]
     # Kernels at Dirac: the same network as with BN.
-    assert sizes['resnet18_bnet3_demo'] == pytest.approx(sizes['resnet18_bn_100e_in1k'])
+    assert enhanced['receptive_field_size'] == pytest.approx(plain['receptive_field_size'])
     for args, sentence in (
-        ((bnet,), 'pairs of CONFIG and CHECKPOINT'),
-        ((bn, tmp_path / 'bn.pth'), 'has no BNET'),
+        ((bnet,), 'models are pairs of CONFIG'),
+        ((bn, tmp_path / 'bn.pth'), 'there is no BNET'),
     ):
         wrong = run_tool('analyze.py', 'kernels', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr
