@@ -85,8 +85,11 @@ def draw_curves(
     by_epoch = all(run.epochs for run in runs)
     panel.set_title(metric.capitalize() if metric == LOSS else metric)
     panel.set_xlabel('hours of training' if over_time else 'epoch' if by_epoch else 'iteration')
+    # The panels of a figure share their axis, which begins with the training.
+    ends = [max(run.hours().values()) if over_time else max(run.loss()) for run in runs]
+    panel.set_xlim(0, 1.03 * max(ends))
     if not over_time:
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panel.grid(alpha=0.3)
     if metric == LOSS:
         panel.legend(fontsize='small')
