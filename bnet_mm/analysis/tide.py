@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 
 import yaml
 from pycocotools import mask as mask_utils
+from rich.console import Console
+from rich.progress import track
 
 from bnet_mm.analysis.detections import (
     Annotations,
@@ -35,6 +37,7 @@ MAIN = ('E_cls', 'E_loc', 'E_both', 'E_dupe', 'E_bkg', 'E_miss')
 # tidecv's: a detection is right from 0.5 IoU on, and on nothing up to 0.1.
 RIGHT, NOTHING = 0.5, 0.1
 BOXES, MASKS = 'bbox', 'mask'
+MANY = 20_000  # detections, whose analysis takes long enough to show how far it is
 KINDS = ('boxes', 'masks')
 
 
@@ -178,7 +181,13 @@ def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> di
     # Runs and not tidecv's TIDE, which makes a folder in the user's home, restyles matplotlib and
     # keeps all ten runs, gigabytes of them for COCO.
     aps = []
-    for threshold in TIDE.COCO_THRESHOLDS:
+    for threshold in track(
+        TIDE.COCO_THRESHOLDS,
+        f'errors of {len(detections)} detections',
+        console=Console(stderr=True),
+        transient=True,
+        disable=len(detections) < MANY,
+    ):
         of_threshold = TIDERun(
             truth, found, threshold, NOTHING, mode, truth.max_dets, threshold == RIGHT
         )

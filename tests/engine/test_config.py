@@ -45,6 +45,15 @@ def test_run_options(monkeypatch):
     assert cfg.randomness.seed == 7
 
 
+def test_a_preprocessor_beside_the_model_is_the_models():
+    cfg = load_config(ROOT / 'configs/resnet18_bnet3_100e_in1k.py')
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    changed = load_config(
+        ROOT / 'configs/resnet18_bnet3_100e_in1k.py', {'data_preprocessor.to_rgb': False}
+    )
+    assert changed.model.data_preprocessor.to_rgb is False
+
+
 def test_iterations_take_the_place_of_epochs():
     options = {'train_cfg.type': 'IterBasedTrainLoop', 'train_cfg.max_iters': 450,
                'train_cfg.val_interval': 150}  # fmt: skip
@@ -52,6 +61,7 @@ def test_iterations_take_the_place_of_epochs():
     set_run_options(cfg, config_path=STOCK)
     assert 'max_epochs' not in cfg.train_cfg
     assert cfg.log_processor.by_epoch is False
+    assert cfg.default_hooks.logger.log_metric_by_epoch is False
     assert cfg.default_hooks.checkpoint.by_epoch is False
     assert cfg.default_hooks.checkpoint.interval == 150
 
