@@ -1,6 +1,7 @@
 """What several test files share: roots of real and drawn data, and a training small enough."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,28 @@ def run_tool(tmp_path):
         return result
 
     return run
+
+
+@pytest.fixture
+def call_tool(tmp_path, monkeypatch, capsys):
+    """Like `run_tool`, in this process: without the seconds that importing takes.
+
+    Not for what leaves the process another one: trainings and tests of models.
+    """
+
+    def call(tool: str, *args, check: bool = False) -> subprocess.CompletedProcess:
+        arguments = [tool, *map(str, args)]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', arguments)
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+        except SystemExit as ended:
+            code = ended.code
+        result = subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+        if check:
+            assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        return result
+
+    return call

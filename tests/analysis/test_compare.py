@@ -74,13 +74,13 @@ def test_runs_without_a_metric_are_left_out_of_it_alone(runs, write_run, tmp_pat
     assert [f.metric for f in table[0][1]] == [f.metric for f in table[1][1]]
 
 
-def test_the_tool(runs, run_tool, tmp_path):
+def test_the_tool(runs, run_tool, call_tool, tmp_path):
     result = run_tool('compare.py', *runs, '--plot', 'plots/curves.png', check=True)
     assert all(f' {part} ' in result.stdout for part in ('+3.67', '+0.5', '62.83 ± 0.76'))
     with Image.open(tmp_path / 'plots/curves.png') as picture:
         assert picture.size[0] > 1000
-    found = json.loads(run_tool('compare.py', *runs, '--json', check=True).stdout)
+    found = json.loads(call_tool('compare.py', *runs, '--json', check=True).stdout)
     assert [group['norm'] for group in found] == ['BN', 'BNET-3']
-    wrong = run_tool('compare.py', tmp_path / 'gone')
+    wrong = call_tool('compare.py', tmp_path / 'gone')
     assert wrong.returncode == 2 and 'is no folder' in wrong.stderr
     assert 'Traceback' not in wrong.stderr

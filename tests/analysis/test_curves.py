@@ -60,8 +60,8 @@ def test_runs_that_count_otherwise_or_have_no_metric(runs, write_run, tmp_path):
 
 
 @pytest.mark.parametrize('over', ['epochs', 'time'])
-def test_curves(over, runs, run_tool, tmp_path):
-    run_tool('analyze.py', 'curves', *runs, '--out', 'c.pdf', '--over', over, check=True)
+def test_curves(over, runs, call_tool, tmp_path):
+    call_tool('analyze.py', 'curves', *runs, '--out', 'c.pdf', '--over', over, check=True)
     assert (tmp_path / 'c.pdf').read_bytes().startswith(b'%PDF')
-    wrong = run_tool('analyze.py', 'curves', *runs, '--metric', 'mIoU')
+    wrong = call_tool('analyze.py', 'curves', *runs, '--metric', 'mIoU')
     assert wrong.returncode == 2 and 'no run has' in wrong.stderr

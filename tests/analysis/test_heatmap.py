@@ -74,7 +74,9 @@ def checkpoint(tmp_path):
     return tmp_path / 'x.pth'
 
 
-def test_odd_pictures_videos_and_wrong_input(checkpoint, run_tool, tmp_path, demo_ucf101):
+def test_odd_pictures_videos_and_wrong_input(
+    checkpoint, run_tool, call_tool, tmp_path, demo_ucf101
+):
     rng = np.random.default_rng(0)
     sizes = {'tiny.png': (5, 3), 'portrait.jpg': (300, 90), 'wide.png': (40, 700)}
     for name, size in sizes.items():
@@ -102,7 +104,7 @@ def test_odd_pictures_videos_and_wrong_input(checkpoint, run_tool, tmp_path, dem
         ((root / config, checkpoint, tmp_path / 'broken.png'), 'cannot be read as a picture'),
         ((plain, checkpoint, pictures[0]), 'kernels, the model plain batch normalization'),
     ):
-        wrong = run_tool('analyze.py', 'heatmap', *args)
+        wrong = call_tool('analyze.py', 'heatmap', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr
         assert 'Traceback' not in wrong.stderr
 

@@ -62,7 +62,7 @@ def test_networks_without_a_map_or_a_gradient_are_named():
         receptive_field(nn.Sequential(conv), 32)
 
 
-def test_the_tool(run_tool, tmp_path):
+def test_the_tool(run_tool, call_tool, tmp_path):
     from bnet_mm.analysis import dataless
     from bnet_mm.engine.config import load_config
 
@@ -77,7 +77,7 @@ def test_the_tool(run_tool, tmp_path):
     assert 'mean of backbone.layer4' in shown and 'field of resnet18_bn_100e_in1k' in shown
     with Image.open(tmp_path / 'kernels.png') as sheet:
         assert sheet.size[0] > 1000
-    found = json.loads(run_tool('analyze.py', 'kernels', *pairs, '--json', check=True).stdout)
+    found = json.loads(call_tool('analyze.py', 'kernels', *pairs, '--json', check=True).stdout)
     enhanced, plain = found['resnet18_bnet3_demo'], found['resnet18_bn_100e_in1k']
     assert [len(model['kernels']) for model in (enhanced, plain)] == [8, 0]
     # Kernels at Dirac: the same network as with BN.
@@ -86,5 +86,5 @@ def test_the_tool(run_tool, tmp_path):
         ((bnet,), 'models are pairs of CONFIG'),
         ((bn, tmp_path / 'bn.pth'), 'there is no BNET'),
     ):
-        wrong = run_tool('analyze.py', 'kernels', *args)
+        wrong = call_tool('analyze.py', 'kernels', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr

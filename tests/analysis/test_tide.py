@@ -16,6 +16,7 @@ from bnet_mm.analysis.error_sheets import draw_errors, notes_of
 from bnet_mm.analysis.tide import COLUMNS, MAIN, TABLE_14, analyze_errors
 from bnet_mm.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 60
 COUNTS = {'images': 4, 'categories': 3, 'objects': 12}
 
@@ -182,7 +183,7 @@ def test_what_is_left_out_is_said(files):
     assert 'Masks are not compared: 1 of 11 objects' in said
 
 
-def test_wrong_files_are_named(files, run_tool, tmp_path):
+def test_wrong_files_are_named(files, call_tool, tmp_path):
     annotations, detections = scene(3)
     truth, found = files(annotations, detections)
     entry = detections[0]
@@ -227,16 +228,18 @@ def test_wrong_files_are_named(files, run_tool, tmp_path):
     known = read_annotations(paths[0])
     with pytest.raises(InputError, match='tells no height and width of image'):
         analyze_errors('x', known, read_detections(paths[1], known))
-    wrong = run_tool('analyze.py', 'errors', tmp_path / 'gone.json', '--annotations', truth)
+    wrong = call_tool('analyze.py', 'errors', tmp_path / 'gone.json', '--annotations', truth)
     assert wrong.returncode == 2 and 'gone.json cannot be read' in wrong.stderr
     assert 'Traceback' not in wrong.stderr
     assert not (tmp_path / 'errors.png').exists()
 
 
-def test_the_tool_on_result_files_and_on_a_detector(files, run_tool, tmp_path, tiny_config):
+def test_the_tool_on_result_files_and_on_a_detector(
+    files, run_tool, call_tool, tmp_path, tiny_config
+):
     truth, found = files(*scene(4))
     (tmp_path / 'less.json').write_text(json.dumps(json.loads(found.read_text())[:6]))
-    result = run_tool(
+    result = call_tool(
         'analyze.py', 'errors', found, 'less.json', '--annotations', truth, '--out', 'e.pdf',
         check=True,
     )  # fmt: skip
@@ -271,8 +274,8 @@ model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))
         ((found, '--annotations', truth, '--out', 'e.xyz'), 'its suffix must be one of'),
         ((found, '--annotations', truth, '--out', truth / 'e.png'), 'e.png cannot be written'),
     ):
-        wrong = run_tool('analyze.py', 'errors', *arguments)
+        wrong = call_tool('analyze.py', 'errors', *arguments)
         assert wrong.returncode == 2 and sentence in wrong.stderr and not wrong.stdout
     classifier = 'configs/demo/resnet18_bnet3_demo.py'
-    wrong = run_tool('analyze.py', 'errors', Path(classifier).absolute(), 'x.pth')
+    wrong = call_tool('analyze.py', 'errors', ROOT / classifier, 'x.pth')
     assert wrong.returncode == 2 and 'errors are analyzed of detectors' in wrong.stderr

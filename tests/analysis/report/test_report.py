@@ -155,17 +155,17 @@ def test_it_goes_on_where_it_was_interrupted(work_dir, tmp_path):
     assert 'after epoch 3' in (tmp_path / 'report.html').read_text()
 
 
-def test_what_cannot_be_made_says_why_in_its_place(work_dir, run_tool, tmp_path):
+def test_what_cannot_be_made_says_why_in_its_place(work_dir, call_tool, tmp_path):
     run = work_dir('resnet18-0', CLASSIFIER, PLAIN, {})
     (run / 'epoch_2.pth').unlink()
-    run_tool('report.py', run, '--skip', 'speed', 'costs', check=True)
+    call_tool('report.py', run, '--skip', 'speed', 'costs', check=True)
     page = Page((tmp_path / 'report.html').read_text())
     assert page.titles == ['Configs', 'Metrics', 'Curves', 'Heat maps', 'Attention']
     said = '\n'.join(page.missing)
     assert 'Nothing was evaluated while these trained' in said
     assert 'imagenet' in said  # there is no test set to take pictures from
     picture = ROOT / 'docs/demo_detections.jpg'
-    run_tool('report.py', run, '--skip', 'speed', 'costs', '--images', picture, check=True)
+    call_tool('report.py', run, '--skip', 'speed', 'costs', '--images', picture, check=True)
     said = Page((tmp_path / 'report.html').read_text()).missing
     assert sum(f'{run} has no checkpoint' in reason for reason in said) == 2
     skipped = [section for section in SECTIONS if section != 'configs']
@@ -175,7 +175,7 @@ def test_what_cannot_be_made_says_why_in_its_place(work_dir, run_tool, tmp_path)
         ((run, '--out', '.'), '. cannot be written'),
         ((run, '--parts', run / 'resnet18.py'), 'cannot be made'),
     ):
-        wrong = run_tool('report.py', *arguments, '--skip', *skipped)
+        wrong = call_tool('report.py', *arguments, '--skip', *skipped)
         assert wrong.returncode == 2 and sentence in wrong.stderr, wrong.stderr
         assert 'Traceback' not in wrong.stderr
 
@@ -200,7 +200,7 @@ def test_a_failure_costs_its_section_and_nothing_else(work_dir, tmp_path, monkey
     assert gone.startswith('BNET-5: ') and 'instances_val2017.json cannot be read' in gone
 
 
-def test_trainings_of_different_tasks_and_counts(work_dir, run_tool, tmp_path, tiny_config):
+def test_trainings_of_different_tasks_and_counts(work_dir, call_tool, tmp_path, tiny_config):
     runs = [
         work_dir('resnet18-0', CLASSIFIER, {}, {'accuracy/top1': 30.0}),
         work_dir('faster_rcnn-0', tiny_config, PLAIN, METRICS),
@@ -211,7 +211,7 @@ def test_trainings_of_different_tasks_and_counts(work_dir, run_tool, tmp_path, t
         record.pop('epoch', None)
     log.write_text('\n'.join(map(json.dumps, records)))
     kept = ('metrics', 'curves', 'costs')
-    run_tool('report.py', *runs, '--skip', *(s for s in SECTIONS if s not in kept), check=True)
+    call_tool('report.py', *runs, '--skip', *(s for s in SECTIONS if s not in kept), check=True)
     page = Page((tmp_path / 'report.html').read_text())
     assert page.missing == []
     assert page.row('accuracy/top1, final') == ['60.00', '-']
@@ -221,14 +221,14 @@ def test_trainings_of_different_tasks_and_counts(work_dir, run_tool, tmp_path, t
     assert 'Counted at 224 x 224 pixels' in text
 
 
-def test_names_of_files_and_metrics_are_text_and_no_html(work_dir, run_tool, tmp_path):
+def test_names_of_files_and_metrics_are_text_and_no_html(work_dir, call_tool, tmp_path):
     options = {'custom': '<script>alert(1)</script>'}
     runs = [
         work_dir('resnet18-0', CLASSIFIER, options, {'<b>x': 1.0}),
         work_dir('resnet34-0', CLASSIFIER, {}, {'<b>x': 2.0}),
     ]
     skipped = [s for s in SECTIONS if s not in ('configs', 'metrics')]
-    run_tool('report.py', *runs, '--skip', *skipped, check=True)
+    call_tool('report.py', *runs, '--skip', *skipped, check=True)
     text = (tmp_path / 'report.html').read_text()
     assert '<script' not in text and '<b>x' not in text
     page = Page(text)
