@@ -17,6 +17,25 @@ os.environ['OMP_NUM_THREADS'] = '1'
 torch.set_num_threads(1)
 
 
+# Files whose tests train or start many processes. They go first (pyproject.toml keeps xdist from
+# putting those with many tests first), so that no process is left with a long one at the end.
+LONG = (
+    'engine/test_resume.py', 'distributed/test_training.py', 'engine/test_libraries.py',
+    'analysis/report/test_report.py', 'engine/test_train_and_test.py', 'engine/test_inputs.py',
+    'engine/test_classification.py', 'engine/test_vis_hook.py', 'configs/test_experiments.py',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {file: place for place, file in enumerate(LONG)}
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        return places.get(item.path.relative_to(folder).as_posix(), len(LONG))
+
+    items.sort(key=place)  # stable: all others stay as they were
+
+
 @pytest.fixture(scope='session')
 def real_data() -> Path:
     """Root of real photos in the stock layouts; tests that want it skip where it is absent."""

@@ -165,25 +165,25 @@ def test_deformable_convolutions_are_counted():
     assert 1.0 < dcn.cost.macs / plain.cost.macs < 1.1
 
 
-def test_tool_prints_a_table_markdown_and_json(run_tool):
+def test_tool_prints_a_table_markdown_and_json(run_tool, call_tool):
     path = Path('configs/faster_rcnn_r50_bnet3_fpn_1x.py').resolve()
     shown = run_tool('complexity.py', path, check=True).stdout
     assert 'BNET-3' in shown and '+1.014' in shown and '208.1' in shown
-    shown = run_tool('complexity.py', path, '--markdown', check=True).stdout
+    shown = call_tool('complexity.py', path, '--markdown', check=True).stdout
     assert '| faster_rcnn_r50_bnet3_fpn_1x | BNET-3 | 800x1280 | 41.87 | 41.64 |' in shown
     (row,) = json.loads(
-        run_tool('complexity.py', path, '--json', '--shape', 320, 448, check=True).stdout
+        call_tool('complexity.py', path, '--json', '--shape', 320, 448, check=True).stdout
     )
     assert row['shape'] == [320, 448]
     assert row['over_bn']['macs'] == 112_640_000 * 9 * (320 * 448) // (800 * 1280)
     assert row['paper'] == {}
 
 
-def test_wrong_input_is_a_sentence(run_tool, tmp_path):
-    result = run_tool('complexity.py', 'none.py')
+def test_wrong_input_is_a_sentence(call_tool, tmp_path):
+    result = call_tool('complexity.py', 'none.py')
     assert result.returncode == 2
     assert 'config none.py: there is no file at' in result.stderr
-    result = run_tool('complexity.py')
+    result = call_tool('complexity.py')
     assert result.returncode == 2
     assert 'name config files, or --paper' in result.stderr
     (tmp_path / 'empty.py').write_text('x = 1\n')

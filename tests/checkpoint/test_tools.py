@@ -32,18 +32,18 @@ def test_convert_verifies_writes_and_says_how_to_use_it(run_tool, authors_file, 
     assert 'exists already and was kept' in again.stderr
 
 
-def test_a_dry_run_writes_nothing(run_tool, authors_file, tmp_path):
+def test_a_dry_run_writes_nothing(call_tool, authors_file, tmp_path):
     args = (authors_file, tmp_path / 'out.pth', '--k', 7, '--dry-run')
-    said = run_tool('convert_checkpoint.py', *args, check=True).stdout
+    said = call_tool('convert_checkpoint.py', *args, check=True).stdout
     assert 'BNET k=5            BNET k=7' in said
     assert not (tmp_path / 'out.pth').exists()
 
 
-def test_what_is_not_equal_is_not_written(run_tool, tmp_path):
+def test_what_is_not_equal_is_not_written(call_tool, tmp_path):
     state = randomize(torchvision.models.resnet18()).state_dict()
     state['layer2.0.bn1.weight'] *= float('nan')
     torch.save(state, tmp_path / 'nan.pth')
-    result = run_tool(
+    result = call_tool(
         'convert_checkpoint.py', tmp_path / 'nan.pth', 'out.pth', '--k', 3, '--verify'
     )
     assert result.returncode == 1
@@ -51,26 +51,26 @@ def test_what_is_not_equal_is_not_written(run_tool, tmp_path):
     assert not (tmp_path / 'out.pth').exists()
 
 
-def test_unexplained_entries_are_said_and_strict_refuses_them(run_tool, authors18, tmp_path):
+def test_unexplained_entries_are_said_and_strict_refuses_them(call_tool, authors18, tmp_path):
     torch.save(authors18.state_dict() | {'mystery.w': torch.ones(1)}, tmp_path / 'x.pth')
-    result = run_tool('convert_checkpoint.py', 'x.pth', 'out.pth', '--strict')
+    result = call_tool('convert_checkpoint.py', 'x.pth', 'out.pth', '--strict')
     assert result.returncode == 2
     assert '1 entries are unexplained, and --strict was given: mystery.w' in result.stderr
     assert not (tmp_path / 'out.pth').exists()
-    said = run_tool('convert_checkpoint.py', 'x.pth', 'out.pth', check=True).stdout
+    said = call_tool('convert_checkpoint.py', 'x.pth', 'out.pth', check=True).stdout
     assert 'left over, unexplained: mystery.w' in said
 
 
 @pytest.mark.parametrize('tool', ['convert_checkpoint.py', 'inspect_checkpoint.py'])
-def test_a_file_that_is_none_is_one_sentence(run_tool, tool, tmp_path):
+def test_a_file_that_is_none_is_one_sentence(call_tool, tool, tmp_path):
     (tmp_path / 'x.pth').write_text('no checkpoint')
-    result = run_tool(tool, 'x.pth', *(['out.pth'] if tool.startswith('convert') else []))
+    result = call_tool(tool, 'x.pth', *(['out.pth'] if tool.startswith('convert') else []))
     assert result.returncode == 2
     assert result.stderr.count('\n') == 1
     assert 'x.pth cannot be read (13 bytes)' in result.stderr
 
 
-def test_inspect_shows_kernels_and_what_is_odd(run_tool, authors18, tmp_path):
+def test_inspect_shows_kernels_and_what_is_odd(call_tool, authors18, tmp_path):
     state = authors18.state_dict()
     state['layer1.0.bnet2.bnconv.weight'] = torch.zeros(64, 1, 5, 5)
     state['layer1.1.bnet2.bnconv.weight'] = torch.zeros(64, 1, 5, 5)
@@ -79,7 +79,7 @@ def test_inspect_shows_kernels_and_what_is_odd(run_tool, authors18, tmp_path):
     state['bn1.running_var'][3] = -1
     state['bn1.bias'][:2] = float('inf')
     torch.save({'state_dict': state, 'epoch': 3}, tmp_path / 'x.pth')
-    said = run_tool('inspect_checkpoint.py', 'x.pth', check=True).stdout
+    said = call_tool('inspect_checkpoint.py', 'x.pth', check=True).stdout
     rows = [line.split() for line in said.splitlines()]
     assert ['layer1.0.bn2', '5', '64', '0.00%', '64'] in rows
     assert ['layer1.1.bn2', '5', '64', '50.00%', '0'] in rows
@@ -95,8 +95,8 @@ def test_inspect_shows_kernels_and_what_is_odd(run_tool, authors18, tmp_path):
         assert words in said, words
 
 
-def test_publish_prints_the_file(run_tool, authors_file, tmp_path):
-    said = run_tool('publish_model.py', authors_file, 'model.pth', check=True).stdout
+def test_publish_prints_the_file(call_tool, authors_file, tmp_path):
+    said = call_tool('publish_model.py', authors_file, 'model.pth', check=True).stdout
     (written,) = tmp_path.glob('model-*.pth')
     assert said.splitlines()[-1] == written.name
     assert 'left out, state of the training: epoch, best_prec1, optimizer' in said

@@ -118,23 +118,23 @@ def test_tool_draws_every_layout_where_the_stock_configs_look(run_tool, tmp_path
 
 
 @pytest.mark.parametrize('layout', ['coco', 'cityscapes', 'voc', 'ucf101'])
-def test_tool_leaves_something_else_alone(layout, run_tool, tmp_path):
+def test_tool_leaves_something_else_alone(layout, call_tool, tmp_path):
     place = {'voc': 'VOCdevkit/VOC2012'}.get(layout, layout)
     (tmp_path / 'data' / place).mkdir(parents=True)
     (tmp_path / 'data' / place / 'mine.txt').write_text('mine')
-    result = run_tool('make_demo_data.py', layout)
+    result = call_tool('make_demo_data.py', layout)
     assert result.returncode == 2
     assert 'holds something that was not drawn here' in result.stderr
     kept = [p for p in (tmp_path / 'data').rglob('*') if p.is_file()]
     assert [p.read_text() for p in kept] == ['mine']
 
 
-def test_tool_says_what_it_cannot_write(run_tool, tmp_path):
+def test_tool_says_what_it_cannot_write(call_tool, tmp_path):
     (tmp_path / 'data').write_text('a file')
-    result = run_tool('make_demo_data.py', 'voc')
+    result = call_tool('make_demo_data.py', 'voc')
     assert result.returncode == 2
     assert 'cannot be written' in result.stderr
-    result = run_tool('make_demo_data.py', 'voc', '--train', 0)
+    result = call_tool('make_demo_data.py', 'voc', '--train', 0)
     assert result.returncode == 2
     assert '0 is not 1 or more' in result.stderr
 

@@ -150,11 +150,11 @@ def test_a_norm_that_is_not_reached(config, monkeypatch):
     assert warned(examine(cfg), 'spare.0: not reached by a forward pass')
 
 
-def test_command_line(tiny_config, tiny_recognizer, run_tool):
+def test_command_line(tiny_config, tiny_recognizer, run_tool, call_tool):
     said = run_tool('doctor.py', tiny_config, check=True, env=None).stdout
     assert '8 BNET; other norms: 12 BatchNorm2d' in said
-    facts = json.loads(run_tool('doctor.py', tiny_recognizer, '--json', check=True).stdout)
+    facts = json.loads(call_tool('doctor.py', tiny_recognizer, '--json', check=True).stdout)
     assert facts['norms'][0]['name'] == 'backbone.layer1.0.conv2.bn'
-    wrong = run_tool('doctor.py', tiny_config, 'none.pth')
+    wrong = call_tool('doctor.py', tiny_config, 'none.pth')
     assert wrong.returncode == 2
     assert 'checkpoint none.pth: there is no file' in wrong.stderr
