@@ -36,6 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)  # stable: all others stay as they were
 
 
+@pytest.fixture(autouse=True)
+def default_scope_of_its_own():
+    """No test has the default scope of another one, in which registries find other classes."""
+    registry = sys.modules.get('mmengine.registry')
+    scopes = registry.DefaultScope._instance_dict if registry else {}
+    before = dict(scopes)
+    yield
+    if registry is None and (registry := sys.modules.get('mmengine.registry')) is not None:
+        scopes = registry.DefaultScope._instance_dict
+    scopes.clear()
+    scopes.update(before)
+
+
 @pytest.fixture(scope='session')
 def real_data() -> Path:
     """Root of real photos in the stock layouts; tests that want it skip where it is absent."""

@@ -41,8 +41,8 @@ def said(result) -> str:
         ('model.backbone.dept=50', "unexpected keyword argument 'dept'"),
     ],
 )
-def test_options(option, sentence, tiny_config, call_tool):
-    assert sentence in said(call_tool('train.py', tiny_config, '--cfg-options', option))
+def test_options(option, sentence, tiny_config, run_tool):
+    assert sentence in said(run_tool('train.py', tiny_config, '--cfg-options', option))
 
 
 def derived(tiny_config, text: str):
@@ -52,9 +52,9 @@ def derived(tiny_config, text: str):
     return path
 
 
-def test_kernel_written_as_text(tiny_config, call_tool):
+def test_kernel_written_as_text(tiny_config, run_tool):
     config = derived(tiny_config, "model = dict(backbone=dict(norm_cfg=dict(k='5')))")
-    assert 'model.backbone.norm_cfg: BNET: k must be' in said(call_tool('train.py', config))
+    assert 'model.backbone.norm_cfg: BNET: k must be' in said(run_tool('train.py', config))
 
 
 def pretrained(tiny_config, checkpoint: str):
@@ -62,13 +62,13 @@ def pretrained(tiny_config, checkpoint: str):
     return derived(tiny_config, f'model = dict(backbone=dict(init_cfg={init_cfg}))')
 
 
-def test_missing_config(call_tool):
-    assert 'config none.py: there is no file at' in said(call_tool('train.py', 'none.py'))
+def test_missing_config(run_tool):
+    assert 'config none.py: there is no file at' in said(run_tool('train.py', 'none.py'))
 
 
-def test_missing_dataset_names_the_command_that_draws_one(call_tool, tmp_path):
+def test_missing_dataset_names_the_command_that_draws_one(run_tool, tmp_path):
     shutil.copytree('configs', tmp_path / 'configs')
-    sentence = said(call_tool('train.py', STOCK))
+    sentence = said(run_tool('train.py', STOCK))
     assert str(tmp_path / 'data/coco') in sentence
     assert 'tools/make_demo_data.py coco --out data' in sentence
 
@@ -79,15 +79,15 @@ def test_missing_library(tmp_path, run_tool):
     assert 'needs a package that is not installed' in sentence
 
 
-def test_truncated_checkpoints(tiny_config, call_tool, tmp_path):
+def test_truncated_checkpoints(tiny_config, run_tool, tmp_path):
     torch.save({'state_dict': {'w': torch.ones(999)}}, tmp_path / 'x.pth')
     (tmp_path / 'x.pth').write_bytes((tmp_path / 'x.pth').read_bytes()[:2000])
-    assert 'x.pth cannot be read (2000 bytes)' in said(call_tool('test.py', tiny_config, 'x.pth'))
-    sentence = said(call_tool('train.py', tiny_config, '--cfg-options', 'load_from=x.pth'))
+    assert 'x.pth cannot be read (2000 bytes)' in said(run_tool('test.py', tiny_config, 'x.pth'))
+    sentence = said(run_tool('train.py', tiny_config, '--cfg-options', 'load_from=x.pth'))
     assert 'load_from: checkpoint x.pth cannot be read' in sentence
-    sentence = said(call_tool('train.py', pretrained(tiny_config, 'x.pth')))
+    sentence = said(run_tool('train.py', pretrained(tiny_config, 'x.pth')))
     assert 'model.backbone.init_cfg.checkpoint: checkpoint x.pth cannot be read' in sentence
-    sentence = said(call_tool('train.py', tiny_config, '--resume', 'x.pth'))
+    sentence = said(run_tool('train.py', tiny_config, '--resume', 'x.pth'))
     assert 'resume: checkpoint x.pth cannot be read' in sentence
 
 
@@ -101,16 +101,16 @@ def test_truncated_checkpoints(tiny_config, call_tool, tmp_path):
         (b'[1, 2]', 'is not a COCO annotation file'),
     ],
 )
-def test_annotation_file_that_is_none(text, sentence, tiny_config, demo_coco, call_tool, tmp_path):
+def test_annotation_file_that_is_none(text, sentence, tiny_config, demo_coco, run_tool, tmp_path):
     shutil.copytree(demo_coco, tmp_path / 'coco')
     (tmp_path / 'coco/annotations/instances_train2017.json').write_bytes(text)
     options = [f'data_root={tmp_path / "coco"}']
-    shown = said(call_tool('train.py', tiny_config, '--cfg-options', *options))
+    shown = said(run_tool('train.py', tiny_config, '--cfg-options', *options))
     assert 'instances_train2017.json' in shown
     assert sentence in shown
 
 
-def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, call_tool, tmp_path):
+def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, run_tool, tmp_path):
     shutil.copytree(demo_coco, tmp_path / 'coco')
     path = tmp_path / 'coco/annotations/instances_train2017.json'
     content = json.loads(path.read_text())
@@ -119,7 +119,7 @@ def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, call_t
     ]
     path.write_text(json.dumps(content))
     shown = said(
-        call_tool('train.py', tiny_config, '--cfg-options', f'data_root={tmp_path / "coco"}')
+        run_tool('train.py', tiny_config, '--cfg-options', f'data_root={tmp_path / "coco"}')
     )
     assert 'cell 1' in shown
     assert 'metainfo.classes' in shown
