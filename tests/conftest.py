@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def default_scope_of_its_own():
     """No test has the default scope of another one, in which registries find other classes."""
-    registry = sys.modules.get('mmengine.registry')
-    scopes = registry.DefaultScope._instance_dict if registry else {}
-    before = dict(scopes)
+    loaded = sys.modules.get('mmengine.registry')
+    before = OrderedDict(loaded.DefaultScope._instance_dict if loaded else {})
     yield
-    if registry is None and (registry := sys.modules.get('mmengine.registry')) is not None:
-        scopes = registry.DefaultScope._instance_dict
-    scopes.clear()
-    scopes.update(before)
+    if loaded := sys.modules.get('mmengine.registry'):
+        loaded.DefaultScope._instance_dict = before
 
 
 @pytest.fixture(scope='session')
