@@ -1,14 +1,13 @@
 """Where a network looks: attention maps of each stage's last block, as in the paper's figure 5."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.analysis.heatmap import clip_frames, sized_errors
 from bnet_mm.analysis.packages import need
+from bnet_mm.analysis.running import clip_frames, recorded, sized_errors
 from bnet_mm.deploy.sample import library_of, run_whole, weight_of
 from bnet_mm.errors import InputError
 
@@ -90,10 +89,10 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
         return _scores(run_whole(model, x[None] if clip else x))
 
     # A run before captum's, which says why a layer cannot be looked at by an assertion.
-    with torch.no_grad(), _recorded(model, layers) as outputs:
+    with torch.no_grad(), recorded(model, layers) as pairs:
         shares = _shares(run_whole(model, x[None] if clip else x))
     for layer in layers:
-        _check_map(layer, outputs)
+        _check_map(layer, pairs)
     classes = shares.shape[1]
     if label is not None and not 0 <= label < classes:
         raise InputError(f'there is no class {label}: the model has 0 to {classes - 1}')
@@ -113,42 +112,22 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
 
 def _activation(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[Seen]:
     network = getattr(model, 'backbone', model)
-    with torch.no_grad(), _recorded(model, layers) as outputs:
+    with torch.no_grad(), recorded(model, layers) as pairs:
         network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
     for layer in layers:
-        _check_map(layer, outputs)
-    maps = {layer: output.square().sum(1).cpu() for layer, output in outputs.items()}
+        _check_map(layer, pairs)
+    maps = {layer: output.square().sum(1).cpu() for layer, (_, output) in pairs.items()}
     return [
         Seen(None, None, [Attention(layer, maps[layer][i]) for layer in layers])
         for i in range(len(x))
     ]
 
 
-@contextmanager
-def _recorded(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, object]]:
-    """Gathers what the layers give."""
-    outputs: dict[str, object] = {}
-
-    def record_of(layer: str):
-        def record(module: nn.Module, inputs: object, output: object) -> None:
-            outputs[layer] = output
-
-        return record
-
-    handles = [
-        model.get_submodule(layer).register_forward_hook(record_of(layer)) for layer in layers
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _check_map(layer: str, outputs: dict[str, object]) -> None:
-    if layer not in outputs:
+def _check_map(layer: str, pairs: dict[str, tuple]) -> None:
+    if layer not in pairs:
         raise InputError(f'{layer} is not reached on a picture: name another with --layers')
-    if not isinstance(outputs[layer], Tensor) or outputs[layer].dim() != 4:
+    output = pairs[layer][1]
+    if not isinstance(output, Tensor) or output.dim() != 4:
         raise InputError(f'{layer} gives no map: name another with --layers')
 
 

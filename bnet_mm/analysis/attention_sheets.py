@@ -9,11 +9,11 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm.analysis.attention import Seen, attention_maps
-from bnet_mm.analysis.heatmap import clip_frames
 from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.analysis.overlays import Overlay, Row, draw_overlays
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.analysis.pictures import free_name, of_side, of_usual_size, pictures_of, tested_side
+from bnet_mm.analysis.running import clip_frames
 from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.deploy.sample import as_input
 from bnet_mm.engine.trained import load_trained

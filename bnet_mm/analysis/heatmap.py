@@ -1,13 +1,12 @@
 """Where BNET enhances: the heat maps of the paper's section 4.6 and figure 4."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bnet_mm.analysis.layers import BACKBONE
+from bnet_mm.analysis.running import clip_frames, recorded, sized_errors
 from bnet_mm.deploy.sample import library_of, run_whole, weight_of
 from bnet_mm.errors import InputError
 
@@ -89,67 +88,25 @@ def heat_maps(model: nn.Module, pictures: Tensor, layers: list[str]) -> list[lis
     network = getattr(model, 'backbone', model)
     x = pictures.to(weight_of(model))
     frames = x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x
-    with _recorded(model, layers) as pairs, sized_errors(network, x):
+    taps = {name: f'{name}.dw' for name in layers}  # the linear transformations
+    with recorded(model, list(taps.values())) as pairs, sized_errors(network, x):
         if network is model or all(name.startswith(BACKBONE) for name in layers):
             network(frames)
         else:
             run_whole(model, frames[None] if library_of(model) == 'mmaction' else frames)
     for name in layers:
-        if name not in pairs:
+        if taps[name] not in pairs:
             raise InputError(f'{name} is not reached on a picture; choose another layer')
-        if pairs[name][0].dim() != 4 or len(pairs[name][0]) != len(frames):
+        x = pairs[taps[name]][0]
+        if x.dim() != 4 or len(x) != len(frames):
             raise InputError(
                 f'{name} sees regions of a picture and not the whole; choose another layer'
             )
     maps = []
-    for i in range(len(x)):
-        of_picture = {name: [t[i : i + 1] for t in pair] for name, pair in pairs.items()}
-        maps.append(
-            [
-                HeatMap(name, of_picture[name][0].shape[1], count_above(*of_picture[name])[0])
-                for name in layers
-            ]
-        )
+    for i in range(len(pictures)):
+        of_picture = []
+        for name in layers:
+            x, y = (t[i : i + 1] for t in pairs[taps[name]])
+            of_picture.append(HeatMap(name, x.shape[1], count_above(x, y)[0]))
+        maps.append(of_picture)
     return maps
-
-
-def clip_frames(network: nn.Module) -> int:
-    """Returns between how many frames a network shifts; 1 for one that looks at each by itself."""
-    return getattr(network, 'num_segments', 1)
-
-
-@contextmanager
-def sized_errors(network: nn.Module, pictures: Tensor, option: str = '--shape') -> Iterator[None]:
-    """Turns a network's failure on pictures of a size that it cannot take into one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (AssertionError, RuntimeError, ValueError) as error:
-        height, width = pictures.shape[-2:]
-        reason = str(error).partition('\n')[0] or type(error).__name__
-        raise InputError(
-            f'{type(network).__name__} cannot run on a picture of {width}x{height}, perhaps on one '
-            f'of another size ({option}): {reason}'
-        ) from error
-
-
-@contextmanager
-def _recorded(model: nn.Module, layers: list[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Gathers what goes into each layer's linear transformation and what comes out."""
-    pairs: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def record_of(name: str):
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            pairs.setdefault(name, (inputs[0].detach().clone(), output.detach().clone()))
-
-        return record
-
-    handles = [
-        model.get_submodule(name).dw.register_forward_hook(record_of(name)) for name in layers
-    ]
-    try:
-        yield pairs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnet_mm.analysis.heatmap import HeatMap, clip_frames, heat_maps
+from bnet_mm.analysis.heatmap import HeatMap, heat_maps
 from bnet_mm.analysis.overlays import Overlay, Row, draw_overlays
 from bnet_mm.analysis.pictures import free_name, of_usual_size, pictures_of
+from bnet_mm.analysis.running import clip_frames
 from bnet_mm.deploy.sample import as_input
 
 

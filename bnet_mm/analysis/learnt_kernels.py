@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnet_mm.analysis.heatmap import clip_frames, sized_errors
 from bnet_mm.analysis.layers import stage_of
 from bnet_mm.analysis.pairs import Pair
+from bnet_mm.analysis.running import clip_frames, sized_errors
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.deploy.sample import weight_of
 from bnet_mm.errors import InputError

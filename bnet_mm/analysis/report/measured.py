@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm.analysis import dataless
-from bnet_mm.analysis.heatmap import clip_frames
+from bnet_mm.analysis.running import clip_frames
 from bnet_mm.benchmark.interleaved import interleave, ratio
 from bnet_mm.benchmark.layers import saved_bytes
 from bnet_mm.benchmark.models import forward_job
