@@ -1,7 +1,7 @@
 """Which layers of a network an analysis looks at: named ones, or the last of each stage."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -49,6 +49,8 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[
 def last_blocks(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:
     """Returns the modules that are meant by `names`, or the last block of each stage.
 
+    Of a stage that has several branches, as HRNet's, it is that of the finest resolution.
+
     Args:
         model: one whose backbone has stages called layer1, layer2, ... unless modules are named.
         names: full names of modules, or the ends of such names.
@@ -61,14 +63,21 @@ def last_blocks(model: nn.Module, names: Sequence[str] | None = None) -> list[st
         return _meant(names, [name for name in modules if name], 'module')
     blocks = []
     for stage in _in_backbone([name for name in modules if name and stage_of(name) == name]):
-        children = [name for name, _ in modules[stage].named_children()]
-        blocks.append(f'{stage}.{children[-1]}' if children else stage)
+        block = _last_child(stage, modules)
+        finest = f'{block}.branches.0'
+        blocks.append(_last_child(finest, modules) if finest in modules else block)
     if not blocks:
         raise InputError(
             f'{type(model).__name__} has no stages called layer1, layer2, ...: name modules of it '
             f'with --layers'
         )
     return blocks
+
+
+def _last_child(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """Returns the name of a module's last child, or its own if it has none."""
+    children = [child for child, _ in modules[name].named_children()]
+    return f'{name}.{children[-1]}' if children else name
 
 
 def _in_backbone(names: Sequence[str]) -> Sequence[str]:

@@ -68,6 +68,27 @@ def test_of_a_detector_it_is_activation(tiny_config):
         attention_maps(model, x, last_blocks(model), 1)
 
 
+def test_of_a_network_with_branches_it_is_of_the_finest_one(tiny_segmentor):
+    stage = dict(num_modules=2, block='BASIC')
+    sizes = [[8], [4, 8], [4, 8, 12], [4, 8, 12, 16]]
+    extra = {
+        f'stage{i}': stage
+        | dict(num_branches=len(channels), num_blocks=(2,) * len(channels), num_channels=channels)
+        for i, channels in enumerate(sizes, start=1)
+    }
+    extra['stage1'] |= dict(num_modules=1, block='BOTTLENECK')
+    backbone = dict(
+        _delete_=True, type='HRNet', extra=extra, norm_cfg=dict(type='BNET', k=3), norm_eval=False
+    )
+    head = {'model.decode_head.in_channels': 16, 'model.decode_head.in_index': 3}
+    model = built(tiny_segmentor, **head, **{'model.backbone': backbone})
+    layers = last_blocks(model)
+    assert layers[1:] == [f'backbone.stage{i}.1.branches.0.1' for i in (2, 3, 4)]
+    [seen] = attention_maps(model, torch.randn(1, 3, 64, 96), layers)
+    assert [m.map.shape for m in seen.maps] == [(16, 24)] * 4
+    assert len({m.map.sum().item() for m in seen.maps}) == 4
+
+
 def test_a_clip_has_a_map_for_each_frame(tiny_recognizer):
     options = {'model.backbone.type': 'ResNetTSM', 'model.backbone.num_segments': 4,
                'model.backbone.shift_div': 8}  # fmt: skip
