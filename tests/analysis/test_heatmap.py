@@ -1,5 +1,7 @@
 """Heat maps: the line exactly, known enhancement exactly, plain norms flat, odd pictures drawn."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,9 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from bnet_mm.analysis import dataless
 from bnet_mm.analysis.heatmap import count_above, fit_line, heat_maps
+from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.norm import BNET
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(2, 7), st.integers(0, 2**31))
@@ -62,11 +69,8 @@ def test_known_enhancement_is_marked_exactly():
 @pytest.fixture
 def checkpoint(tmp_path):
     """The demo's classifier with random weights and kernels."""
-    from bnet_mm.analysis import dataless
-    from bnet_mm.engine.config import load_config
-
     torch.manual_seed(0)
-    model = dataless.build(load_config('configs/demo/resnet18_bnet3_demo.py'), 'cpu')
+    model = dataless.build(load_config(CONFIG), 'cpu')
     for module in model.modules():
         if isinstance(module, BNET):
             nn.init.normal_(module.dw.weight)
@@ -83,13 +87,9 @@ def test_odd_pictures_videos_and_wrong_input(
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 255, (*size, 3), np.uint8))
     cv2.imwrite(str(tmp_path / 'grey.png'), rng.integers(0, 255, (120, 90), np.uint8))
     video = next(demo_ucf101.rglob('*.avi'))
-    config = 'configs/demo/resnet18_bnet3_demo.py'
-    from pathlib import Path
-
-    root = Path(__file__).resolve().parents[2]
     pictures = [tmp_path / name for name in (*sizes, 'grey.png')]
     result = run_tool(
-        'analyze.py', 'heatmap', root / config, checkpoint, *pictures, video, '--frames', 2,
+        'analyze.py', 'heatmap', CONFIG, checkpoint, *pictures, video, '--frames', 2,
         '--out', 'maps', check=True,
     )  # fmt: skip
     written = [tmp_path / line for line in result.stdout.split() if line.endswith('.png')]
@@ -98,21 +98,25 @@ def test_odd_pictures_videos_and_wrong_input(
         with Image.open(file) as sheet:
             assert min(sheet.size) > 100 and np.asarray(sheet).std() > 10
     (tmp_path / 'broken.png').write_bytes(b'nothing')
-    plain = root / 'configs/resnet18_bn_100e_in1k.py'
+    plain = ROOT / 'configs/resnet18_bn_100e_in1k.py'
     for args, sentence in (
-        ((root / config, checkpoint, tmp_path / 'gone.png'), 'there is no picture'),
-        ((root / config, checkpoint, tmp_path / 'broken.png'), 'cannot be read as a picture'),
+        ((CONFIG, checkpoint, tmp_path / 'gone.png'), 'there is no picture'),
+        ((CONFIG, checkpoint, tmp_path / 'broken.png'), 'cannot be read as a picture'),
         ((plain, checkpoint, pictures[0]), 'kernels, the model plain batch normalization'),
     ):
         wrong = call_tool('analyze.py', 'heatmap', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr
         assert 'Traceback' not in wrong.stderr
+    assert 'are Dirac' not in result.stderr
+    twin = dataless.build(load_config(ROOT / 'configs/demo/resnet18_bn_demo.py'), 'cpu')
+    torch.save({'state_dict': twin.state_dict(), 'meta': {}}, tmp_path / 'bn.pth')
+    flat = call_tool(
+        'analyze.py', 'heatmap', CONFIG, 'bn.pth', pictures[0], '--out', 'flat', check=True
+    )
+    assert 'the kernels in bn.pth are Dirac' in flat.stderr
 
 
 def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_config):
-    from bnet_mm.analysis import dataless
-    from bnet_mm.engine.config import load_config
-
     norm = {'norm_cfg.type': 'BNET', 'norm_cfg.k': 3}
     head = {f'model.decode_head.{key}': value for key, value in norm.items()}
     segmentor = dataless.build(load_config(tiny_segmentor, head), 'cpu')
@@ -132,9 +136,6 @@ def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_co
 
 
 def test_frames_of_a_clip_are_shifted_between(tiny_recognizer):
-    from bnet_mm.analysis import dataless
-    from bnet_mm.engine.config import load_config
-
     options = {'model.backbone.type': 'ResNetTSM', 'model.backbone.num_segments': 4,
                'model.backbone.shift_div': 8}  # fmt: skip
     model = dataless.build(load_config(tiny_recognizer, options), 'cpu')
