@@ -5,7 +5,7 @@ demo: env
 	@.venv/bin/python tools/demo.py
 
 test: env
-	@echo "Tests: the whole suite, about 12 minutes on 2 cores."
+	@echo "Tests: the whole suite, about 10 minutes on 2 cores."
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/python -m pytest
 

@@ -1,5 +1,6 @@
 """What several test files share: roots of real and drawn data, and a training small enough."""
 
+import itertools
 import os
 import runpy
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+RUNNERS = itertools.count()
 
 # Tests run in two processes, and threads that wait for one another across them cost far more time
 # than they save; what a test starts inherits this.
@@ -219,3 +221,21 @@ def call_tool(tmp_path, monkeypatch, capsys):
         return result
 
     return call
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Returns why a training cannot be: `train.py`'s sentence, without the seconds of a process."""
+
+    def refuse(config: Path, options: dict | None = None, resume: str | None = None) -> str:
+        from bnet_mm.engine.config import load_config
+        from bnet_mm.engine.launch import train
+        from bnet_mm.errors import InputError
+
+        cfg = load_config(config, {'work_dir': str(tmp_path / 'run'), **(options or {})})
+        cfg.experiment_name = f'refused {next(RUNNERS)}'  # mmengine has one runner of each name
+        with pytest.raises(InputError) as caught:
+            train(cfg, resume)
+        return str(caught.value)
+
+    return refuse

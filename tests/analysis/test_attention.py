@@ -118,7 +118,7 @@ def test_pictures_are_looked_at_in_the_size_of_the_test():
     assert pictures.tested_side(segmentor) is None
 
 
-def test_two_models_side_by_side(run_tool, call_tool, tmp_path):
+def test_two_models_side_by_side(call_tool, tmp_path):
     rng = np.random.default_rng(0)
     for name, size in (('tiny.png', (4, 3, 3)), ('tall.png', (900, 60, 3)), ('grey.png', (80, 90))):
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 255, size, np.uint8))
@@ -129,7 +129,7 @@ def test_two_models_side_by_side(run_tool, call_tool, tmp_path):
         torch.save({'state_dict': built(config).state_dict(), 'meta': meta}, tmp_path / file)
     pairs = (CLASSIFIER, 'bnet.pth', TWIN, 'bn.pth')
     images = ('tiny.png', 'tall.png', 'grey.png', 'other/grey.png')
-    shown = run_tool('analyze.py', 'attention', *pairs, *images, check=True).stdout
+    shown = call_tool('analyze.py', 'attention', *pairs, *images, check=True).stdout
     written = [tmp_path / line for line in shown.split() if line.endswith('.png')]
     assert len(set(written)) == 4  # two of them are called grey.png
     for file in written:

@@ -78,9 +78,7 @@ def checkpoint(tmp_path):
     return tmp_path / 'x.pth'
 
 
-def test_odd_pictures_videos_and_wrong_input(
-    checkpoint, run_tool, call_tool, tmp_path, demo_ucf101
-):
+def test_odd_pictures_videos_and_wrong_input(checkpoint, call_tool, tmp_path, demo_ucf101):
     rng = np.random.default_rng(0)
     sizes = {'tiny.png': (5, 3), 'portrait.jpg': (300, 90), 'wide.png': (40, 700)}
     for name, size in sizes.items():
@@ -88,7 +86,7 @@ def test_odd_pictures_videos_and_wrong_input(
     cv2.imwrite(str(tmp_path / 'grey.png'), rng.integers(0, 255, (120, 90), np.uint8))
     video = next(demo_ucf101.rglob('*.avi'))
     pictures = [tmp_path / name for name in (*sizes, 'grey.png')]
-    result = run_tool(
+    result = call_tool(
         'analyze.py', 'heatmap', CONFIG, checkpoint, *pictures, video, '--frames', 2,
         '--out', 'maps', check=True,
     )  # fmt: skip

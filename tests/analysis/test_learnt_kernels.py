@@ -62,7 +62,7 @@ def test_networks_without_a_map_or_a_gradient_are_named():
         receptive_field(nn.Sequential(conv), 32)
 
 
-def test_the_tool(run_tool, call_tool, tmp_path):
+def test_the_tool(call_tool, tmp_path):
     from bnet_mm.analysis import dataless
     from bnet_mm.engine.config import load_config
 
@@ -73,7 +73,7 @@ def test_the_tool(run_tool, call_tool, tmp_path):
         model = dataless.build(load_config(config), 'cpu')
         torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / f'{name}.pth')
     pairs = (bnet, tmp_path / 'bnet.pth', bn, tmp_path / 'bn.pth', '--size', 64)
-    shown = run_tool('analyze.py', 'kernels', *pairs, check=True).stdout
+    shown = call_tool('analyze.py', 'kernels', *pairs, check=True).stdout
     assert 'mean of backbone.layer4' in shown and 'field of resnet18_bn_100e_in1k' in shown
     with Image.open(tmp_path / 'kernels.png') as sheet:
         assert sheet.size[0] > 1000

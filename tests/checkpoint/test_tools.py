@@ -9,7 +9,9 @@ from bnet_mm.checkpoint import read_checkpoint
 from bnet_mm.checkpoint.hashing import sha256
 
 
-def test_convert_verifies_writes_and_says_how_to_use_it(run_tool, authors_file, tmp_path):
+def test_convert_verifies_writes_and_says_how_to_use_it(
+    run_tool, call_tool, authors_file, tmp_path
+):
     target = tmp_path / 'out.pth'
     said = run_tool('convert_checkpoint.py', authors_file, target, '--verify', check=True).stdout
     said = ' '.join(said.split())
@@ -27,7 +29,7 @@ def test_convert_verifies_writes_and_says_how_to_use_it(run_tool, authors_file, 
     assert made['source'] == authors_file.name
     assert 'layer1.0.bn2.dw.weight' in read_checkpoint(target)['state_dict']
 
-    again = run_tool('convert_checkpoint.py', authors_file, target)
+    again = call_tool('convert_checkpoint.py', authors_file, target)
     assert again.returncode == 2
     assert 'exists already and was kept' in again.stderr
 

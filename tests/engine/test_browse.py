@@ -15,10 +15,10 @@ from bnet_mm.errors import InputError
     ('config', 'stage', 'count'),
     [('tiny_config', 'train', 3), ('tiny_segmentor', 'val', 2), ('tiny_recognizer', 'train', 2)],
 )
-def test_draws_samples_of_each_library(config, stage, count, request, run_tool, tmp_path):
+def test_draws_samples_of_each_library(config, stage, count, request, call_tool, tmp_path):
     config = request.getfixturevalue(config)
     args = ['--stage', stage, '--count', count, '--out', 'seen']
-    shown = run_tool('browse_dataset.py', config, *args, check=True).stdout
+    shown = call_tool('browse_dataset.py', config, *args, check=True).stdout
     written = sorted((tmp_path / 'seen').iterdir())
     assert len(written) == count
     assert [line for line in shown.splitlines() if line.endswith('.png')] == [
@@ -30,20 +30,20 @@ def test_draws_samples_of_each_library(config, stage, count, request, run_tool, 
         assert picture.std() > 10
 
 
-def test_masks_of_instances_are_drawn(demo_coco, run_tool, tmp_path):
+def test_masks_of_instances_are_drawn(demo_coco, call_tool, tmp_path):
     config = tmp_path / 'masks.py'
     config.write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n")
-    run_tool('browse_dataset.py', config, '--count', 1, '--out', 'seen', '--cfg-options',
+    call_tool('browse_dataset.py', config, '--count', 1, '--out', 'seen', '--cfg-options',
              f'data_root={demo_coco}', check=True)  # fmt: skip
     assert len(list((tmp_path / 'seen').iterdir())) == 1
 
 
-def test_wrong_input_is_a_sentence(tiny_config, run_tool, tmp_path):
-    result = run_tool('browse_dataset.py', tiny_config, '--cfg-options', 'data_root=nowhere')
+def test_wrong_input_is_a_sentence(tiny_config, call_tool, tmp_path):
+    result = call_tool('browse_dataset.py', tiny_config, '--cfg-options', 'data_root=nowhere')
     assert result.returncode == 2
     assert 'there is nothing at' in result.stderr.splitlines()[-1]
     (tmp_path / 'file').write_text('')
-    result = run_tool('browse_dataset.py', tiny_config, '--out', 'file')
+    result = call_tool('browse_dataset.py', tiny_config, '--out', 'file')
     assert result.returncode == 2
     assert 'file cannot be made' in result.stderr.splitlines()[-1]
 
@@ -71,17 +71,17 @@ def test_datasets_that_cannot_be_drawn(tiny_config, demo_coco, tmp_path):
         drawn()
 
 
-def test_video_that_does_not_decode_is_named(tiny_recognizer, demo_ucf101, run_tool, tmp_path):
+def test_video_that_does_not_decode_is_named(tiny_recognizer, demo_ucf101, call_tool, tmp_path):
     clips = shutil.copytree(demo_ucf101, tmp_path / 'clips')
     for video in (clips / 'videos').rglob('*.avi'):
         video.write_bytes(b'')
-    result = run_tool('browse_dataset.py', tiny_recognizer, '--cfg-options', f'data_root={clips}')
+    result = call_tool('browse_dataset.py', tiny_recognizer, '--cfg-options', f'data_root={clips}')
     assert result.returncode == 2
     assert '.avi) cannot be loaded' in result.stderr.splitlines()[-1]
 
 
-def test_printed_config_stands_alone(tiny_config, run_tool, tmp_path):
-    printed = run_tool('print_config.py', tiny_config, '--cfg-options', 'train_cfg.max_epochs=7',
+def test_printed_config_stands_alone(tiny_config, call_tool, tmp_path):
+    printed = call_tool('print_config.py', tiny_config, '--cfg-options', 'train_cfg.max_epochs=7',
                        check=True).stdout  # fmt: skip
     ast.parse(printed)
     (tmp_path / 'alone.py').write_text(printed)

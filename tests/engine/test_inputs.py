@@ -36,13 +36,22 @@ def said(result) -> str:
         ('val_evaluator.ann_file=gone.json', 'val_evaluator.ann_file'),
         ('load_from=gone.pth', 'load_from: checkpoint gone.pth: there is no file'),
         ('nonsense', '--cfg-options takes KEY=VALUE'),
-        ('train_dataloader.dataset.type=CocoDatset', 'CocoDatset is not in the mmdet::dataset'),
-        ('model.backbone.norm_cfg.type=BNETT', 'the config does not fit the library'),
-        ('model.backbone.dept=50', "unexpected keyword argument 'dept'"),
     ],
 )
-def test_options(option, sentence, tiny_config, run_tool):
-    assert sentence in said(run_tool('train.py', tiny_config, '--cfg-options', option))
+def test_options(option, sentence, tiny_config, call_tool):
+    assert sentence in said(call_tool('train.py', tiny_config, '--cfg-options', option))
+
+
+@pytest.mark.parametrize(
+    ('entry', 'value', 'sentence'),
+    [
+        ('train_dataloader.dataset.type', 'CocoDatset', 'CocoDatset is not in the mmdet::dataset'),
+        ('model.backbone.norm_cfg.type', 'BNETT', 'the config does not fit the library'),
+        ('model.backbone.dept', 50, "unexpected keyword argument 'dept'"),
+    ],
+)
+def test_options_that_the_library_does_not_take(entry, value, sentence, tiny_config, refused):
+    assert sentence in refused(tiny_config, {entry: value})
 
 
 def derived(tiny_config, text: str):
@@ -52,9 +61,9 @@ def derived(tiny_config, text: str):
     return path
 
 
-def test_kernel_written_as_text(tiny_config, run_tool):
+def test_kernel_written_as_text(tiny_config, refused):
     config = derived(tiny_config, "model = dict(backbone=dict(norm_cfg=dict(k='5')))")
-    assert 'model.backbone.norm_cfg: BNET: k must be' in said(run_tool('train.py', config))
+    assert 'model.backbone.norm_cfg: BNET: k must be' in refused(config)
 
 
 def pretrained(tiny_config, checkpoint: str):
@@ -62,33 +71,34 @@ def pretrained(tiny_config, checkpoint: str):
     return derived(tiny_config, f'model = dict(backbone=dict(init_cfg={init_cfg}))')
 
 
-def test_missing_config(run_tool):
-    assert 'config none.py: there is no file at' in said(run_tool('train.py', 'none.py'))
+def test_missing_config(call_tool):
+    assert 'config none.py: there is no file at' in said(call_tool('train.py', 'none.py'))
 
 
-def test_missing_dataset_names_the_command_that_draws_one(run_tool, tmp_path):
+def test_missing_dataset_names_the_command_that_draws_one(call_tool, tmp_path):
     shutil.copytree('configs', tmp_path / 'configs')
-    sentence = said(run_tool('train.py', STOCK))
+    sentence = said(call_tool('train.py', STOCK))
     assert str(tmp_path / 'data/coco') in sentence
     assert 'tools/make_demo_data.py coco --out data' in sentence
 
 
-def test_missing_library(tmp_path, run_tool):
+def test_missing_library(tmp_path, call_tool):
     (tmp_path / 'config.py').write_text("default_scope = 'mmrotate'\n_base_ = 'mmrotate::x/y.py'\n")
-    sentence = said(run_tool('train.py', 'config.py'))
+    sentence = said(call_tool('train.py', 'config.py'))
     assert 'needs a package that is not installed' in sentence
 
 
-def test_truncated_checkpoints(tiny_config, run_tool, tmp_path):
+def test_truncated_checkpoints(tiny_config, run_tool, refused, tmp_path):
     torch.save({'state_dict': {'w': torch.ones(999)}}, tmp_path / 'x.pth')
     (tmp_path / 'x.pth').write_bytes((tmp_path / 'x.pth').read_bytes()[:2000])
     assert 'x.pth cannot be read (2000 bytes)' in said(run_tool('test.py', tiny_config, 'x.pth'))
-    sentence = said(run_tool('train.py', tiny_config, '--cfg-options', 'load_from=x.pth'))
-    assert 'load_from: checkpoint x.pth cannot be read' in sentence
-    sentence = said(run_tool('train.py', pretrained(tiny_config, 'x.pth')))
-    assert 'model.backbone.init_cfg.checkpoint: checkpoint x.pth cannot be read' in sentence
-    sentence = said(run_tool('train.py', tiny_config, '--resume', 'x.pth'))
-    assert 'resume: checkpoint x.pth cannot be read' in sentence
+    x = str(tmp_path / 'x.pth')
+    sentence = refused(tiny_config, {'load_from': x})
+    assert f'load_from: checkpoint {x} cannot be read' in sentence
+    sentence = refused(pretrained(tiny_config, x))
+    assert f'model.backbone.init_cfg.checkpoint: checkpoint {x} cannot be read' in sentence
+    sentence = refused(tiny_config, resume=x)
+    assert f'resume: checkpoint {x} cannot be read' in sentence
 
 
 @pytest.mark.parametrize(
@@ -101,16 +111,15 @@ def test_truncated_checkpoints(tiny_config, run_tool, tmp_path):
         (b'[1, 2]', 'is not a COCO annotation file'),
     ],
 )
-def test_annotation_file_that_is_none(text, sentence, tiny_config, demo_coco, run_tool, tmp_path):
+def test_annotation_file_that_is_none(text, sentence, tiny_config, demo_coco, refused, tmp_path):
     shutil.copytree(demo_coco, tmp_path / 'coco')
     (tmp_path / 'coco/annotations/instances_train2017.json').write_bytes(text)
-    options = [f'data_root={tmp_path / "coco"}']
-    shown = said(run_tool('train.py', tiny_config, '--cfg-options', *options))
+    shown = refused(tiny_config, {'data_root': str(tmp_path / 'coco')})
     assert 'instances_train2017.json' in shown
     assert sentence in shown
 
 
-def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, run_tool, tmp_path):
+def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, refused, tmp_path):
     shutil.copytree(demo_coco, tmp_path / 'coco')
     path = tmp_path / 'coco/annotations/instances_train2017.json'
     content = json.loads(path.read_text())
@@ -118,30 +127,26 @@ def test_classes_that_the_annotations_do_not_have(tiny_config, demo_coco, run_to
         {'id': c['id'], 'name': f'cell {c["id"]}'} for c in content['categories']
     ]
     path.write_text(json.dumps(content))
-    shown = said(
-        run_tool('train.py', tiny_config, '--cfg-options', f'data_root={tmp_path / "coco"}')
-    )
+    shown = refused(tiny_config, {'data_root': str(tmp_path / 'coco')})
     assert 'cell 1' in shown
     assert 'metainfo.classes' in shown
 
 
-def test_photo_that_is_missing_or_cut_off(tiny_config, demo_coco, run_tool, tmp_path):
+def test_photo_that_is_missing_or_cut_off(tiny_config, demo_coco, run_tool, refused, tmp_path):
     shutil.copytree(demo_coco, tmp_path / 'coco')
     photo = tmp_path / 'coco/train2017/000000000001.jpg'
-    options = ['--cfg-options', f'data_root={tmp_path / "coco"}']
     photo.write_bytes(photo.read_bytes()[:200])
-    shown = said(run_tool('train.py', tiny_config, *options))
+    root = f'data_root={tmp_path / "coco"}'
+    shown = said(run_tool('train.py', tiny_config, '--cfg-options', root))
     assert f'error: {photo} cannot be read as a picture' in shown
     photo.unlink()
-    shown = said(run_tool('train.py', tiny_config, *options))
-    assert 'error: a file that the run reads is missing: ' in shown
+    shown = refused(tiny_config, {'data_root': str(tmp_path / 'coco')})
+    assert shown.startswith('a file that the run reads is missing: ')
     assert str(photo) in shown
 
 
-def test_number_of_classes_that_does_not_fit(tiny_config, run_tool):
-    shown = said(
-        run_tool('train.py', tiny_config, '--cfg-options', 'model.roi_head.bbox_head.num_classes=3')
-    )
+def test_number_of_classes_that_does_not_fit(tiny_config, refused):
+    shown = refused(tiny_config, {'model.roi_head.bbox_head.num_classes': 3})
     assert 'the training dataset has 80 classes and model.roi_head.bbox_head has num_cl' in shown
     assert 'set model.roi_head.bbox_head.num_classes=80' in shown
 
