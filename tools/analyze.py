@@ -42,8 +42,8 @@ def heatmap(args: argparse.Namespace) -> None:
     layers = chosen_layers(model, args.layers)
     if not any(kernel.outside for kernel in learnt_kernels(model)):
         print(
-            f'analyze.py: the kernels in {args.checkpoint} are Dirac and enhance nothing: is it '
-            f"batch norm's, or not trained yet?",
+            f'analyze.py: the kernels in {args.checkpoint} are zero outside their centres and '
+            f"enhance nothing: is it batch norm's, or not trained yet?",
             file=sys.stderr,
         )
     for file in write_heat_maps(model, layers, args.images, args.out, args.shape, args.frames):
