@@ -20,7 +20,7 @@ from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.figures import check_figure
 from bnet_mm.analysis.heatmap_sheets import write_heat_maps
 from bnet_mm.analysis.layers import chosen_layers
-from bnet_mm.analysis.learnt_kernels import analyze_kernels, learnt_kernels
+from bnet_mm.analysis.learnt_kernels import analyze_kernels, enhances
 from bnet_mm.analysis.pairs import leading_pairs, pairs_of
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.analysis.tide import errors_of_files, errors_of_models
@@ -40,7 +40,7 @@ def heatmap(args: argparse.Namespace) -> None:
     [pair] = pairs_of([args.config, args.checkpoint], args.cfg_options)
     model = pair.load()
     layers = chosen_layers(model, args.layers)
-    if not any(kernel.outside for kernel in learnt_kernels(model)):
+    if not enhances(model):
         print(
             f'analyze.py: the kernels in {args.checkpoint} are zero outside their centres and '
             f"enhance nothing: is it batch norm's, or not trained yet?",

@@ -14,6 +14,10 @@ SHORTCUT = re.compile(r'\.(?:downsample|shortcut)\.')
 BACKBONE = 'backbone.'
 
 
+class NoBNETError(InputError):
+    """A model has no BNET where an analysis is of nothing else."""
+
+
 def stage_of(name: str) -> str:
     """Returns the name of the stage that a module is or belongs to, '' outside of any."""
     match = STAGE.match(name)
@@ -31,11 +35,12 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[
         names: full names of BNETs, or the ends of such names.
 
     Raises:
-        InputError: the model has no BNET, or not one of such a name.
+        NoBNETError: the model has none.
+        InputError: it has not one of such a name.
     """
     known = [name for name, m in model.named_modules() if isinstance(m, EnhancedNorm)]
     if not known:
-        raise InputError(
+        raise NoBNETError(
             f'{type(model).__name__} has no BNET, and a plain norm enhances nothing: take a config '
             f"with norm_cfg=dict(type='BNET', ...)"
         )

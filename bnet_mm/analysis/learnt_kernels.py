@@ -83,6 +83,11 @@ def learnt_kernels(model: nn.Module) -> list[LearntKernel]:
     return found
 
 
+def enhances(model: nn.Module) -> bool:
+    """Tells whether any BNET of a model does more than scale and shift each pixel by itself."""
+    return any(kernel.outside for kernel in learnt_kernels(model))
+
+
 def receptive_field(model: nn.Module, size: int = 224, seed: int = 0) -> ReceptiveField:
     """Returns the effective receptive field of a model's backbone (Luo et al., arXiv 1701.04128).
 

@@ -17,8 +17,8 @@ BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'lr', 'memory', 'ba
 KERNEL_SCALARS = 'kernels/'
 # Entries of a config that make no other experiment.
 INCIDENTAL = (
-    'work_dir', 'launcher', 'resume', 'load_from', 'randomness', 'log_level', 'visualizer',
-    'vis_backends', 'env_cfg', 'gpu_ids', 'device',
+    'work_dir', 'launcher', 'resume', 'randomness', 'log_level', 'visualizer', 'vis_backends',
+    'env_cfg', 'gpu_ids', 'device',
 )  # fmt: skip
 # Backbones that have batch norm where a config names none.
 BN_BY_DEFAULT = ('ResNet', 'ResNeXt', 'Res2Net', 'MobileNet', 'HRNet')
@@ -218,6 +218,9 @@ def _norm(cfg: Config) -> str:
 
 def _recipe(cfg: Config) -> str:
     kept = {key: value for key, value in cfg.to_dict().items() if key not in INCIDENTAL}
+    # Where a training that is resumed goes on from is its own; another one starts from weights.
+    if cfg.get('resume') or not cfg.get('load_from'):
+        kept.pop('load_from', None)
     text = json.dumps(kept, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 

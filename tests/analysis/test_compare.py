@@ -51,6 +51,10 @@ def test_what_differs_in_more_than_the_seed_is_no_seed(write_run, tmp_path):
     names = [(g.name, len(g.runs)) for g in group_runs([read_run(run) for run in runs])]
     known = 'resnet50_bn_100e_in1k'
     assert names == [(f'{known} in run0', 2), (f'{known} in run2', 1)]
+    config.write_text(f'{(runs[0] / config.name).read_text()}load_from = "a.pth"\nresume = True\n')
+    assert [len(g.runs) for g in group_runs([read_run(run) for run in runs])] == [3]
+    config.write_text(config.read_text().replace('True', 'False'))  # starts from others' weights
+    assert [len(g.runs) for g in group_runs([read_run(run) for run in runs])] == [2, 1]
     again = [read_run(write_run(tmp_path / name, 'BN', 0, [50.0])) for name in ('a', 'b')]
     with pytest.raises(InputError, match='have the same seed'):
         group_runs(again)

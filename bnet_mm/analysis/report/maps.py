@@ -8,7 +8,7 @@ import numpy as np
 from bnet_mm.analysis.attention_sheets import attention_rows
 from bnet_mm.analysis.figures import embed_picture
 from bnet_mm.analysis.heatmap_sheets import heat_map_rows
-from bnet_mm.analysis.layers import chosen_layers
+from bnet_mm.analysis.layers import NoBNETError, chosen_layers
 from bnet_mm.analysis.overlays import Row, panels_of
 from bnet_mm.analysis.pictures import no_longer_than
 from bnet_mm.analysis.report.compared import Compared
@@ -38,14 +38,16 @@ def sample_images(compared: Sequence[Compared], named: Sequence[Path]) -> list[P
 
 def heat_map_section(compared: Sequence[Compared], images: Sequence[Path], parts: Parts) -> Section:
     """Returns the heat maps of every network that has BNETs (figure 4)."""
-    galleries, missing = [], []
+    galleries, missing, plain = [], [], []
     for c in compared:
         try:
             galleries += _kept(parts, 'heatmaps', f'heat maps of {c.label}', c, images, _heat_rows)
+        except NoBNETError as error:
+            plain.append(f'{c.label}: {error}')
         except InputError as error:
             missing.append(f'{c.label}: {error}')
-    if galleries:  # that a plain norm has none is no news beside one that has
-        missing = [reason for reason in missing if 'has no BNET' not in reason]
+    if not galleries:  # beside one that has BNET, that others have none is no news
+        missing += plain
     text = (
         'For the last BNET of each stage: in how many channels the output at a position is above '
         'the line that fits output to input best. Bright is where BNET enhances most, in its own '
