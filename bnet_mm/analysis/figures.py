@@ -1,6 +1,7 @@
 """Figures of matplotlib, written whole or not at all, or put into a page."""
 
 import base64
+import textwrap
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from bnet_mm.errors import InputError
 from bnet_mm.whole_file import check_writable, write_whole
 
 DOTS_PER_INCH = 140
+POINTS_PER_INCH = 72
+# Of matplotlib's font, by its size: of most letters' width.
+LETTER = 0.65
 
 
 def check_figure(file: Path) -> None:
@@ -24,6 +28,12 @@ def check_figure(file: Path) -> None:
             f'{file} is no figure: its suffix must be one of .{", .".join(sorted(formats))}'
         )
     check_writable(file)
+
+
+def wrapped(title: str, inches: float, fontsize: int) -> str:
+    """Returns a title in lines that are no wider than its panel, words broken where need be."""
+    letters = max(int(inches * POINTS_PER_INCH / (LETTER * fontsize)), 1)
+    return '\n'.join(textwrap.fill(line, letters) for line in title.splitlines())
 
 
 def save_figure(figure: Figure, file: Path) -> None:

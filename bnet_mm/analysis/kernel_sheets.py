@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from rich.markup import escape
 from rich.table import Table
 
-from bnet_mm.analysis.figures import save_figure
+from bnet_mm.analysis.figures import save_figure, wrapped
 from bnet_mm.analysis.learnt_kernels import LearntKernel, ReceptiveField, by_stage
 
 PANEL = 2.1  # inches
@@ -84,7 +84,7 @@ def draw_kernels(
         ax.set_axis_off()
     for ax, (name, field) in zip(axes, fields.items(), strict=False):
         ax.imshow(field.field.numpy(), cmap='inferno')
-        ax.set_title(f'{name}\n{field.size:.0f} pixels', fontsize=7)
+        ax.set_title(wrapped(f'{name}\n{field.size:.0f} pixels', PANEL, 7), fontsize=7)
     save_figure(figure, file)
 
 

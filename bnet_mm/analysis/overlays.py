@@ -9,11 +9,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from bnet_mm.analysis.figures import save_figure
+from bnet_mm.analysis.figures import save_figure, wrapped
 
 PANEL = 3.2  # inches of a picture's longer side
-NARROWEST = 1.2
+NARROWEST = 1.6
 OPACITY = 0.65
+FONTSIZE = 8
+LINE = 0.15  # inches
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,20 @@ def draw_overlays(rows: Sequence[Row], file: Path) -> None:
     height, width = rows[0].picture.shape[:2]
     panel = [max(PANEL * side / max(height, width), NARROWEST) for side in (width, height)]
     columns = 1 + max(len(row.overlays) for row in rows)
-    size = panel[0] * columns, (panel[1] + 0.6) * len(rows)
+    titled = [
+        [(wrapped(title, panel[0], FONTSIZE), picture) for title, picture in panels_of(row)]
+        for row in rows
+    ]
+    lines = max(title.count('\n') + 1 for row in titled for title, _ in row)
+    size = panel[0] * columns, (panel[1] + LINE * (lines + 2)) * len(rows)
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, row in zip(grid, rows, strict=True):
+    for axes, row in zip(grid, titled, strict=True):
         for ax in axes:
             ax.set_axis_off()
-        for ax, (title, panel) in zip(axes, panels_of(row), strict=False):
-            ax.imshow(panel)
-            ax.set_title(title, fontsize=8)
+        for ax, (title, picture) in zip(axes, row, strict=False):
+            ax.imshow(picture)
+            ax.set_title(title, fontsize=FONTSIZE)
     save_figure(figure, file)
 
 
