@@ -1,6 +1,7 @@
 """Sections of pictures: where BNET enhances, and where the networks look."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +61,16 @@ def attention_section(
     compared: Sequence[Compared], images: Sequence[Path], parts: Parts
 ) -> Section:
     """Returns the attention maps of all networks (figure 5)."""
-    galleries, missing = [], []
+    of_models, missing = [], []
     for c in compared:
+        what = f'attention maps of {c.label}'
         try:
-            galleries += _kept(
-                parts, 'attention', f'attention maps of {c.label}', c, images, _attention_rows
-            )
+            of_models.append(_kept(parts, 'attention', what, c, images, _attention_rows))
         except InputError as error:
             missing.append(f'{c.label}: {error}')
-    ordered = sorted(galleries, key=lambda gallery: gallery.title)  # picture by picture
+    # Picture by picture, the networks below one another; of clips one can show more frames.
+    by_picture = zip_longest(*of_models)
+    ordered = [gallery for of_picture in by_picture for gallery in of_picture if gallery]
     text = (
         'The last block of each stage: evidence for the class that the network itself finds '
         '(Grad-CAM) or, of detectors, activation.'

@@ -98,6 +98,10 @@ def test_a_whole_report_in_a_browser(detectors, run_tool, tmp_path):
     assert bnets == batch_norms and bnets.endswith(' MiB')
     for column in TABLE_14:
         assert re.fullmatch(r'\d+\.\d\d paper [\d.]+', page.row(column)[0])
+    # Attention: picture by picture, and the networks in the order of the command line.
+    shown = re.findall(r'<h3>(\S+), (\S+) after epoch 2</h3>', file.read_text())
+    assert [label for _, label in shown] == ['BNET-5'] * 3 + ['BN', 'BNET-5'] * 3
+    assert [name for name, _ in shown[3::2]] == [name for name, _ in shown[:3]]
     in_a_browser(file)
 
 
