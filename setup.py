@@ -46,9 +46,9 @@ EXTRAS['dev'] = [
 ]
 
 
-# The CPU kernels, once for each instruction set; bnet_mm/norm/cpu.py loads the best that runs. No
-# header of torch or Python is used, so one build fits every version of both. BNET_KERNELS=0 leaves
-# them out.
+# The CPU kernels, once for each instruction set; bnet_mm/kernels/cpu.py loads the best that runs.
+# No header of torch or Python is used, so one build fits every version of both. BNET_KERNELS=0
+# leaves them out.
 AVX2 = ['-mavx2', '-mfma', '-mf16c']
 AVX512 = [*AVX2, *(f'-mavx512{part}' for part in ('f', 'bw', 'dq', 'vl', 'cd'))]
 if os.environ.get('BNET_KERNELS') == '0':
@@ -57,10 +57,10 @@ elif platform.machine().lower() in ('x86_64', 'amd64'):
     INSTRUCTION_SETS = {'_cpu_avx2': AVX2, '_cpu_avx512': AVX512}
 else:
     INSTRUCTION_SETS = {'_cpu': []}
-CSRC = 'bnet_mm/norm/csrc'
+CSRC = 'bnet_mm/kernels/csrc'
 KERNELS = [
     Extension(
-        f'bnet_mm.norm.{name}',
+        f'bnet_mm.kernels.{name}',
         sources=[f'{CSRC}/kernels.cpp'],
         depends=[f'{CSRC}/{header}.h' for header in ('blocks', 'layer', 'planes', 'vectors')],
         extra_compile_args=['-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden', *flags],
@@ -128,7 +128,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['bnet_mm', 'bnet_mm.*']),
-    package_data={'bnet_mm.analysis': ['*.yml'], 'bnet_mm.analysis.report': ['*.html']},
+    package_data={'bnet_mm.analysis': ['*.yml'], 'bnet_mm.reports.page': ['*.html']},
     ext_modules=KERNELS,
     python_requires='>=3.10',
     install_requires=[

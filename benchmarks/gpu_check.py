@@ -39,7 +39,7 @@ ROUNDING = {torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
 
 def load_kernels():
     """Returns the module of kernels, without the rest of the package, which may need more."""
-    path = ROOT / 'bnet_mm' / 'norm' / 'triton_kernels.py'
+    path = ROOT / 'bnet_mm' / 'kernels' / 'triton_kernels.py'
     spec = importlib.util.spec_from_file_location('triton_kernels', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -6,13 +6,13 @@ package also makes `norm_cfg=dict(type='BNET', k=5)` work in every OpenMMLab lib
 
 from importlib.util import find_spec
 
-from bnet_mm.norm import BNET, SyncBNET
-from bnet_mm.placement import enhance
+from bnet_mm.layers import BNET, SyncBNET
+from bnet_mm.models.placement import enhance
 
 __version__ = '0.1.0'
 __all__ = ['BNET', 'SyncBNET', '__version__', 'enhance']
 
 if find_spec('mmengine') is not None:
-    from bnet_mm import registration
+    from bnet_mm.openmmlab import registration
 
     registration.register()

@@ -61,7 +61,7 @@ from {library}.registry import MODELS
 print(MODELS.get('ResNet').__module__, MODELS.get('{plain}').__module__)
 """
     ours, theirs = printed(code).splitlines()[-1].split()
-    assert ours == f'bnet_mm.backbones.{library}'
+    assert ours == f'bnet_mm.openmmlab.backbones.{library}'
     assert theirs == f'{library}.models.backbones.{plain.lower()}'
 
 

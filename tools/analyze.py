@@ -13,12 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bnet_mm.analysis import error_sheets, kernel_sheets
-from bnet_mm.analysis.attention_sheets import write_attention
 from bnet_mm.analysis.comparison import group_runs
-from bnet_mm.analysis.curves import plot_curves
-from bnet_mm.analysis.figures import check_figure
-from bnet_mm.analysis.heatmap_sheets import write_heat_maps
 from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import analyze_kernels, enhances
 from bnet_mm.analysis.pairs import leading_pairs, pairs_of
@@ -32,6 +27,12 @@ from bnet_mm.engine.command_line import (
     positive,
 )
 from bnet_mm.errors import InputError
+from bnet_mm.reports import errors as error_sheets
+from bnet_mm.reports import kernels as kernel_sheets
+from bnet_mm.reports.attention import write_attention
+from bnet_mm.reports.curves import plot_curves
+from bnet_mm.reports.figures import check_figure
+from bnet_mm.reports.heatmaps import write_heat_maps
 
 PAIRS = 'CONFIG CHECKPOINT'
 

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
-from bnet_mm.benchmark.report import as_json, as_markdown, as_rich, draw
 from bnet_mm.engine.command_line import (
     add_config_options,
     exit_on_input_error,
@@ -23,6 +22,7 @@ from bnet_mm.engine.command_line import (
 )
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
+from bnet_mm.reports.benchmark import as_json, as_markdown, as_rich, draw
 
 PARTS = ('layers', 'training', 'inference')
 

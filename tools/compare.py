@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from bnet_mm.analysis.comparison import compare, group_runs
-from bnet_mm.analysis.comparison_tables import as_json, as_rich
-from bnet_mm.analysis.curves import plot_curves
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.reports.comparison import as_json, as_rich
+from bnet_mm.reports.curves import plot_curves
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bnet_mm.analysis.complexity import config_costs, paper_costs
-from bnet_mm.analysis.cost_tables import as_json, as_markdown, as_rich
 from bnet_mm.engine.command_line import (
     add_config_options,
     exit_on_input_error,
     parse_arguments,
     positive,
 )
+from bnet_mm.reports.costs import as_json, as_markdown, as_rich
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 

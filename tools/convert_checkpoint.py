@@ -19,9 +19,9 @@ from bnet_mm.checkpoint import (
     write_checkpoint,
 )
 from bnet_mm.checkpoint.conversion import DESTINATIONS, SOURCES
-from bnet_mm.checkpoint.report import conversion_tables, use_it, verification_table
 from bnet_mm.engine.command_line import exit_on_input_error
 from bnet_mm.errors import InputError
+from bnet_mm.reports.checkpoints import conversion_tables, use_it, verification_table
 
 PROGRAM = 'convert_checkpoint.py'
 

@@ -9,7 +9,6 @@ import argparse
 from rich.console import Console
 
 from bnet_mm.deploy.deployment import deploy
-from bnet_mm.deploy.tables import as_rich
 from bnet_mm.engine.command_line import (
     add_config_argument,
     add_config_options,
@@ -18,6 +17,7 @@ from bnet_mm.engine.command_line import (
     positive,
 )
 from bnet_mm.engine.config import load_config
+from bnet_mm.reports.deployment import as_rich
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import argparse
 
 from rich.console import Console
 
-from bnet_mm.doctor import as_json, as_rich, examine
+from bnet_mm.analysis.doctor import as_json, as_rich, examine
 from bnet_mm.engine.command_line import (
     add_config_argument,
     add_config_options,

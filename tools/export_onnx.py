@@ -6,6 +6,7 @@ tools/export_onnx.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth r50.on
 
 import argparse
 
+from bnet_mm.deploy.onnx import export_onnx
 from bnet_mm.engine.command_line import (
     add_config_argument,
     add_config_options,
@@ -14,7 +15,6 @@ from bnet_mm.engine.command_line import (
     positive,
 )
 from bnet_mm.engine.config import load_config
-from bnet_mm.export import export_onnx
 
 
 def main() -> None:

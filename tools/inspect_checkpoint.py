@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bnet_mm.checkpoint import contents_of, inspect_checkpoint, read_checkpoint
-from bnet_mm.checkpoint.report import inspection_tables
 from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.reports.checkpoints import inspection_tables
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ tools/publish_model.py work_dirs/faster_rcnn_r50_bnet5_fpn_1x/epoch_12.pth faste
 import argparse
 
 from bnet_mm.checkpoint import publish
-from bnet_mm.checkpoint.report import dropped_lines
 from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.reports.checkpoints import dropped_lines
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bnet_mm.analysis.report import SECTIONS, write_report
 from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.reports.page import SECTIONS, write_report
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis.packages import need
 from bnet_mm.analysis.running import clip_frames, recorded, sized_errors
-from bnet_mm.deploy.sample import library_of, run_whole, weight_of
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.sample import library_of, run_whole, weight_of
 
 
 @dataclass(frozen=True)

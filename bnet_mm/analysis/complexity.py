@@ -10,12 +10,13 @@ import torch
 import yaml
 from mmengine.config import Config
 
-from bnet_mm.analysis import dataless
 from bnet_mm.analysis.counting import Complexity, count_complexity
-from bnet_mm.backbones.placement_aware import bnet_class, plain_norm_cfg
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.inputs import check_library, check_norms, config_errors
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.backbones.placement_aware import bnet_class, plain_norm_cfg
+from bnet_mm.openmmlab.config import check_norms
+from bnet_mm.openmmlab.libraries import check_library, config_errors
 
 PAPER_COSTS = Path(__file__).with_name('paper_costs.yml')
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bnet_mm.binary import BINARY_OPERATIONS_PER_FLOP, BinaryConv2d
+from bnet_mm.layers.binary import BINARY_OPERATIONS_PER_FLOP, BinaryConv2d
 
 # What the counter of mmcv 1.x, which the paper's detection and segmentation figures come from,
 # counts once for each element of the output or of the input. It does not know SyncBatchNorm.

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from bnet_mm.engine.config import set_run_options
 from bnet_mm.engine.data.building import build_dataset
 from bnet_mm.engine.launch import test
-from bnet_mm.engine.trained import load_trained
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.trained import load_trained
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis.layers import BACKBONE
 from bnet_mm.analysis.running import clip_frames, recorded, sized_errors
-from bnet_mm.deploy.sample import library_of, run_whole, weight_of
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.sample import library_of, run_whole, weight_of
 
 # Of a channel's largest value: what a float's rounding makes of a line, with room for sums of taps.
 ROUNDINGS = 64

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from bnet_mm.errors import InputError
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm
 
 # What ResNets and their kin, HRNet and most others call a stage.
 STAGE = re.compile(r'((?:.*\.)?(?:layer|stage|stages\.)\d+)(?:\.|$)')

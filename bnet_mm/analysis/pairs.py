@@ -8,8 +8,8 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.trained import load_trained
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.trained import load_trained
 
 
 @dataclass(frozen=True)

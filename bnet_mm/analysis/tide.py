@@ -21,8 +21,8 @@ from bnet_mm.analysis.detections import (
 )
 from bnet_mm.analysis.packages import need
 from bnet_mm.analysis.pairs import Pair
-from bnet_mm.engine.trained import load_trained
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.trained import load_trained
 
 PAPER_ERRORS = Path(__file__).with_name('paper_errors.yml')
 # Table 14's columns by tidecv's names; it also has errors of class and place at once ('Both') and

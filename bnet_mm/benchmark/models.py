@@ -7,15 +7,16 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from bnet_mm.analysis import dataless
 from bnet_mm.benchmark.interleaved import Ratio, interleave, ratio
 from bnet_mm.benchmark.layers import FORMATS, saved_bytes
 from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, model_with
 from bnet_mm.deploy import fuse
-from bnet_mm.engine.inputs import check_library, check_norms, config_errors
 from bnet_mm.errors import InputError
-from bnet_mm.norm import EnhancedNorm
-from bnet_mm.placement import enhance
+from bnet_mm.layers import EnhancedNorm
+from bnet_mm.models.placement import enhance
+from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.config import check_norms
+from bnet_mm.openmmlab.libraries import check_library, config_errors
 
 DEPLOYED = 'deployed'
 

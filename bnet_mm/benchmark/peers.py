@@ -4,7 +4,7 @@ import copy
 
 from torch import Tensor, nn
 
-from bnet_mm.norm import BNET, EnhancedNorm
+from bnet_mm.layers import BNET, EnhancedNorm
 
 BN, TWO_LINES, OURS = 'BN', 'two lines', 'BNET'
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from bnet_mm.checkpoint.architecture import Architecture, check_complete, infer_architecture
 from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.kernels import kernel_sizes, set_kernel_size
-from bnet_mm.checkpoint.names import (
-    BLOCK,
+from bnet_mm.checkpoint.layouts import (
     CLASSIFIER,
     Layout,
     common_names,
@@ -19,6 +18,7 @@ from bnet_mm.checkpoint.names import (
     target_name,
 )
 from bnet_mm.errors import InputError
+from bnet_mm.models.authors import BLOCK
 
 # Where a whole model's classifier is, by destination.
 CLASSIFIERS = {

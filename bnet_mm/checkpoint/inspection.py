@@ -10,8 +10,9 @@ from torch import Tensor
 from bnet_mm.checkpoint.architecture import infer_architecture
 from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.kernels import energy_outside_centre
-from bnet_mm.checkpoint.names import common_names, detect_layout, rename_kernels
+from bnet_mm.checkpoint.layouts import common_names, detect_layout
 from bnet_mm.errors import InputError
+from bnet_mm.models.authors import rename_kernels
 
 
 @dataclass(frozen=True)

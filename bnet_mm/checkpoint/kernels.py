@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bnet_mm.errors import InputError
-from bnet_mm.norm.depthwise import check_kernel, dirac_kernel
+from bnet_mm.layers.depthwise import check_kernel, dirac_kernel
 
 SITE = re.compile(r'layer\d+\.\d+\.bn\d(?=\.)')
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
+from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.checkpoint.hashing import sha256
 from bnet_mm.errors import InputError
-from bnet_mm.whole_file import write_whole
 
 FORMATS = ('.pth', '.pt', '.safetensors')
 

@@ -4,8 +4,8 @@ from operator import attrgetter
 
 from torch import Tensor, nn
 
-from bnet_mm.norm.depthwise import depthwise_transform
-from bnet_mm.residual_blocks import JoinedEnd, parts_of
+from bnet_mm.layers.depthwise import depthwise_transform
+from bnet_mm.models.residual_blocks import JoinedEnd, parts_of
 
 
 class ResidualBlock(nn.Module):

@@ -7,11 +7,11 @@ from mmengine.registry import DATASETS
 
 from bnet_mm.checkpoint import check_target
 from bnet_mm.deploy.fusing import fuse
-from bnet_mm.deploy.sample import read_picture
 from bnet_mm.deploy.storage import save
 from bnet_mm.deploy.structure import Fusion
-from bnet_mm.engine.trained import load_trained
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.sample import read_picture
+from bnet_mm.openmmlab.trained import load_trained
 
 
 def deploy(

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, VISBACKENDS, VISUALIZERS
 
-from bnet_mm.engine.inputs import LIBRARIES, check_library
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.libraries import LIBRARIES, check_library
 
 # What building and the libraries' own inference functions look at.
 KEYS = ('default_scope', 'model', 'test_pipeline', 'visualizer')

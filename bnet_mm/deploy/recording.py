@@ -5,7 +5,7 @@ it convolves, or shares a convolution between norms, has the same children. Here
 real run is seen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
-from bnet_mm.residual_blocks import is_known
+from bnet_mm.models.residual_blocks import is_known
+from bnet_mm.openmmlab.sample import tensors_in
 
 
 @dataclass
@@ -65,20 +66,6 @@ def record(model: nn.Module, runs: list[Callable[[nn.Module], object]]) -> Recor
         else:
             recording.sources[name] = found
     return recording
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """Yields the tensors in nested outputs, of OpenMMLab's data structures too."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, '__dict__') and not isinstance(value, (type, nn.Module)):
-        yield from tensors_in(vars(value))
 
 
 class _Recorder(TorchDispatchMode):

@@ -10,11 +10,11 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnet_mm.analysis import dataless
 from bnet_mm.checkpoint import contents_of, read_checkpoint, write_checkpoint
 from bnet_mm.deploy.plain_config import as_text, config_of_text, config_text, from_text
 from bnet_mm.deploy.structure import Fusion, restructure
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab import dataless
 
 ENTRY = 'bnet_mm_deploy'
 FORMAT = 1

@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.deploy.blocks import ResidualBlock
 from bnet_mm.errors import InputError
-from bnet_mm.norm import DepthwiseTransform, EnhancedNorm
-from bnet_mm.norm.depthwise import depthwise_transform
+from bnet_mm.layers import DepthwiseTransform, EnhancedNorm
+from bnet_mm.layers.depthwise import depthwise_transform
 
 
 @dataclass
@@ -197,8 +197,8 @@ def restructure(model: nn.Module, fusion: Fusion) -> None:
 
 
 def _is_batch_norm_2d(module: nn.Module) -> bool:
-    # Exact types, as in bnet_mm.placement: a subclass may do more than normalize. mmengine's own,
-    # known by name, only differs in how it checks the input.
+    # Exact types, as in bnet_mm.models.placement: a subclass may do more than normalize.
+    # mmengine's own, known by name, only differs in how it checks the input.
     by_name = type(module).__name__ in ('SyncBatchNorm', '_BatchNormXd')
     return type(module) is nn.BatchNorm2d or (by_name and isinstance(module, _BatchNorm))
 

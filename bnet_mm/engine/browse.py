@@ -13,8 +13,8 @@ from mmengine.registry import VISUALIZERS
 from torch import Tensor
 
 from bnet_mm.engine.data.building import build_dataset
-from bnet_mm.engine.inputs import config_errors
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.libraries import config_errors
 
 FRAMES_PER_ROW = 5
 

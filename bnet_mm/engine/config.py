@@ -13,8 +13,8 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
-from bnet_mm.engine.inputs import package_error
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.libraries import package_error
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')

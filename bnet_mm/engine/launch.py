@@ -16,10 +16,12 @@ from mmengine.runner import Runner
 from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
 from bnet_mm.engine.data import DatasetCheckHook, explain_failure
-from bnet_mm.engine.inputs import check_inputs, config_errors, pretrained_sources
+from bnet_mm.engine.inputs import check_inputs
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.config import pretrained_sources
+from bnet_mm.openmmlab.libraries import config_errors
 
 
 def train(cfg: Config, resume: str | None = None) -> Runner:

@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnet_mm.engine.inputs import pretrained_sources
-from bnet_mm.norm import EnhancedNorm, is_plain_norm
+from bnet_mm.layers import EnhancedNorm, is_plain_norm
+from bnet_mm.openmmlab.config import pretrained_sources
 
 
 class StartReportHook(Hook):

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bnet_mm.analysis import dataless, pictures
+from bnet_mm.analysis import pictures
 from bnet_mm.analysis.attention import attention_maps
 from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.norm import BNET
+from bnet_mm.layers import BNET
+from bnet_mm.openmmlab import dataless
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSIFIER = ROOT / 'configs/demo/resnet18_bnet3_demo.py'

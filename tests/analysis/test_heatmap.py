@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from bnet_mm.analysis import dataless
 from bnet_mm.analysis.heatmap import count_above, fit_line, heat_maps
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.norm import BNET
+from bnet_mm.layers import BNET
+from bnet_mm.openmmlab import dataless
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/resnet18_bnet3_demo.py'

@@ -7,7 +7,7 @@ from torch import nn
 import bnet_mm
 from bnet_mm.analysis.layers import chosen_layers, last_blocks, stage_of
 from bnet_mm.errors import InputError
-from bnet_mm.norm import BNET
+from bnet_mm.layers import BNET
 
 
 class Detector(nn.Module):

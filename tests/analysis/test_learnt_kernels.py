@@ -11,7 +11,7 @@ from torch import nn
 
 from bnet_mm.analysis.learnt_kernels import learnt_kernels, receptive_field
 from bnet_mm.errors import InputError
-from bnet_mm.norm import BNET
+from bnet_mm.layers import BNET
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,8 +63,8 @@ def test_networks_without_a_map_or_a_gradient_are_named():
 
 
 def test_the_tool(call_tool, tmp_path):
-    from bnet_mm.analysis import dataless
     from bnet_mm.engine.config import load_config
+    from bnet_mm.openmmlab import dataless
 
     bnet = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
     bn = ROOT / 'configs/resnet18_bn_100e_in1k.py'

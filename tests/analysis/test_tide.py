@@ -12,9 +12,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from bnet_mm.analysis.detections import annotations_of, read_annotations, read_detections
-from bnet_mm.analysis.error_sheets import draw_errors, notes_of
 from bnet_mm.analysis.tide import COLUMNS, MAIN, TABLE_14, analyze_errors
 from bnet_mm.errors import InputError
+from bnet_mm.reports.errors import draw_errors, notes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 60
@@ -246,8 +246,8 @@ def test_the_tool_on_result_files_and_on_a_detector(
     assert all(column in result.stdout for column in TABLE_14)
     assert (tmp_path / 'e.pdf').read_bytes().startswith(b'%PDF')
 
-    from bnet_mm.analysis import dataless
     from bnet_mm.engine.config import load_config
+    from bnet_mm.openmmlab import dataless
 
     model = dataless.build(load_config(tiny_config), 'cpu')
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'x.pth')

@@ -14,7 +14,7 @@ from bnet_mm import enhance
 from bnet_mm.benchmark.interleaved import interleave, ratio
 from bnet_mm.benchmark.layers import layer_costs, saved_bytes
 from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer, model_with
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from mmengine.registry import MODELS
 
 import bnet_mm
 from bnet_mm.checkpoint import contents_of, convert, verify, write_checkpoint
-from bnet_mm.checkpoint.report import use_it
 from bnet_mm.errors import InputError
+from bnet_mm.reports.checkpoints import use_it
 
 LIBRARIES = ['mmdet', 'mmseg', 'mmaction', 'mmpretrain']
 

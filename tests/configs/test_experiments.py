@@ -8,10 +8,10 @@ import yaml
 from mmengine.config import Config
 from torch import nn
 
-from bnet_mm.analysis import dataless
-from bnet_mm.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.engine.config import load_config
-from bnet_mm.norm import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, SyncBNET
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, SyncBNET
+from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.openmmlab import dataless
 
 CONFIGS = sorted(Path('configs').glob('*.py'), key=lambda path: path.stem)
 # What differs from a twin by the norm alone.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm
 
 
 @pytest.fixture

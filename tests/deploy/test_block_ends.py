@@ -12,7 +12,7 @@ from torch import nn
 import bnet_mm
 from bnet_mm.deploy import fuse
 from bnet_mm.deploy.blocks import ResidualBlock
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm
 
 
 def built(library, **options):

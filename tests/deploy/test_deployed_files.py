@@ -10,14 +10,14 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from bnet_mm.analysis import dataless
 from bnet_mm.checkpoint import read_checkpoint
 from bnet_mm.deploy import fuse, load, save
 from bnet_mm.deploy.deployment import deploy
 from bnet_mm.deploy.storage import ENTRY
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.norm import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm
+from bnet_mm.openmmlab import dataless
 
 CLASSIFIER = dict(
     default_scope='mmpretrain',

@@ -12,7 +12,7 @@ from torch import nn
 from bnet_mm.deploy import fuse
 from bnet_mm.deploy.structure import FixedNorm, Taps
 from bnet_mm.errors import InputError
-from bnet_mm.norm import BNET, EnhancedNorm, SyncBNET
+from bnet_mm.layers import BNET, EnhancedNorm, SyncBNET
 
 NORMS = {
     'BN': lambda c: nn.BatchNorm2d(c),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bnet_mm.engine.config import load_config, set_drawing, set_run_options
-from bnet_mm.engine.inputs import check_library, package_error
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.libraries import check_library, package_error
 
 ROOT = Path(__file__).resolve().parents[2]
 STOCK = 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bnet_mm.analysis import dataless
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.data import hook
+from bnet_mm.openmmlab import dataless
 
 
 def kernels(checkpoint) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import bnet_mm  # noqa: F401  (registers BNET)
 from bnet_mm.checkpoint import read_checkpoint
-from bnet_mm.norm import BNET, EnhancedNorm, SyncBNET
+from bnet_mm.layers import BNET, EnhancedNorm, SyncBNET
 
 
 class Toy(BaseModel):

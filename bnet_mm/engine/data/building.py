@@ -8,8 +8,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import Dataset
 
 from bnet_mm.engine.data import check_data, explain_failure
-from bnet_mm.engine.inputs import check_library, config_errors
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.libraries import check_library, config_errors
 
 
 def build_dataset(cfg: Config, stage: str) -> Dataset:

@@ -1,0 +1,269 @@
+"""What each BNET of a model is, how it will train, and what is suspicious about it."""
+
+import copy
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.runner import load_checkpoint
+from torch import Tensor, nn
+
+from bnet_mm.checkpoint import contents_of, read_checkpoint
+from bnet_mm.checkpoint.adapt import match_checkpoint
+from bnet_mm.checkpoint.kernels import energy_outside_centre
+from bnet_mm.errors import InputError
+from bnet_mm.layers import EnhancedNorm, is_plain_norm
+from bnet_mm.layers.fused import computed_by
+from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.backbones.placement_aware import bnet_class
+from bnet_mm.openmmlab.config import check_norms, pretrained_sources
+from bnet_mm.openmmlab.libraries import check_library, config_errors
+
+
+@dataclass(frozen=True)
+class NormFacts:
+    """One BNET.
+
+    Attributes:
+        name: the module's.
+        type: its class.
+        k, dilation: of its kernel.
+        position: 'A', 'B' or 'C' in a residual block (paper, table 10), '-' elsewhere.
+        trainable: whether kernel and bias are trained.
+        group: index of its optimizer group; None where no group has it.
+        weight_decay, lr: of that group, for the kernel.
+        frozen: whether its statistics stay as they are while the model trains.
+        from_dirac: share of the kernels' energy outside the centre taps; 0 is plain batch norm.
+        path: how its forward is computed.
+    """
+
+    name: str
+    type: str
+    k: int
+    dilation: int
+    position: str
+    trainable: bool
+    group: int | None
+    weight_decay: float | None
+    lr: float | None
+    frozen: bool
+    from_dirac: float
+    path: str
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        norms: every BNET.
+        others: class -> number of the other norms.
+        warnings: a sentence each.
+    """
+
+    norms: list[NormFacts]
+    others: dict[str, int]
+    warnings: list[str]
+
+
+def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
+    """Builds the model and the optimizer of `cfg` and looks at every norm.
+
+    Args:
+        cfg: a whole config; see `bnet_mm.engine.config`.
+        checkpoint: weights to load; without them the model has its initial weights, and nothing is
+            downloaded.
+
+    Raises:
+        InputError: the config or the checkpoint cannot be used.
+    """
+    if not cfg.get('model'):
+        raise InputError('the config has no model')
+    check_library(cfg.get('default_scope'))
+    check_norms(cfg.model)
+    state = None if checkpoint is None else contents_of(read_checkpoint(checkpoint)).state
+    with config_errors():
+        model = dataless.build(cfg, 'cpu')
+        uncalled = _uncalled(model, cfg)
+        optimizer = _optimizer(model, cfg)
+    if state is not None:
+        with MODELS.switch_scope_and_registry(cfg.get('default_scope')):
+            load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    model.train()  # norm_eval and frozen_stages take effect here
+    groups = _groups(optimizer)
+    positions = _positions(model)
+    norms, others = [], {}
+    inner = set()
+    for name, module in model.named_modules():
+        if isinstance(module, EnhancedNorm):
+            inner.update(id(m) for m in module.norm.modules())
+            norms.append(_facts(name, module, positions.get(name, '-'), groups))
+        elif isinstance(module, nn.LayerNorm) or (
+            is_plain_norm(module) and id(module) not in inner
+        ):
+            inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
+            kind = type(module).__name__
+            others[kind] = others.get(kind, 0) + 1
+    warnings = list(_warnings(cfg, model, norms, state, uncalled))
+    return Examination(norms, others, warnings)
+
+
+def _optimizer(model: nn.Module, cfg: Config) -> torch.optim.Optimizer | None:
+    if not cfg.get('optim_wrapper'):
+        return None
+    wrapper = {**cfg.optim_wrapper, 'type': 'OptimWrapper'}  # AMP's asks for a GPU
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)
+    with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(cfg.get('default_scope')):
+        return build_optim_wrapper(model, wrapper).optimizer
+
+
+def _groups(optimizer: torch.optim.Optimizer | None) -> dict[int, tuple[int, dict]]:
+    """Returns the group of each parameter, by the parameter's id."""
+    if optimizer is None:
+        return {}
+    return {
+        id(parameter): (i, group)
+        for i, group in enumerate(optimizer.param_groups)
+        for parameter in group['params']
+    }
+
+
+def _positions(model: nn.Module) -> dict[str, str]:
+    found = {}
+    for prefix, block in model.named_modules():
+        kind = block_kind(block)
+        for letter, index in LETTERS.get(kind, {}).items():
+            name, _ = norm_after_conv(block, index)
+            found[f'{prefix}.{name}' if prefix else name] = letter
+    return found
+
+
+def _facts(
+    name: str, module: EnhancedNorm, position: str, groups: dict[int, tuple[int, dict]]
+) -> NormFacts:
+    group, options = groups.get(id(module.dw.weight), (None, {}))
+    return NormFacts(
+        name=name,
+        type=type(module).__name__,
+        k=module.k,
+        dilation=module.dilation,
+        position=position,
+        trainable=module.dw.weight.requires_grad and module.dw.bias.requires_grad,
+        group=group,
+        weight_decay=options.get('weight_decay'),
+        lr=options.get('lr'),
+        frozen=not module.norm.training,
+        from_dirac=energy_outside_centre(module.dw.weight),
+        path=_path(module),
+    )
+
+
+def _path(module: EnhancedNorm) -> str:
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    layer = copy.deepcopy(module).to(device)
+    probe = torch.zeros(2, module.num_features, 16, 16, device=device)
+    return f'{device}: {computed_by(layer, probe)}'
+
+
+def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
+    """Returns the BNETs that a forward pass does not reach; None where none can be run."""
+    called: set[str] = set()
+    hooks = [
+        module.register_forward_hook(lambda m, i, o, name=name: called.add(name))
+        for name, module in model.named_modules()
+        if isinstance(module, EnhancedNorm)
+    ]
+    names = [name for name, module in model.named_modules() if isinstance(module, EnhancedNorm)]
+    try:
+        with torch.no_grad():
+            dataless.forward(model, cfg, (64, 64))
+    except InputError:
+        raise
+    except Exception:
+        # Some models want more than a picture; then nothing is said of what they reach.
+        return None
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in names if name not in called]
+
+
+def _warnings(
+    cfg: Config,
+    model: nn.Module,
+    norms: list[NormFacts],
+    state: dict[str, Tensor] | None,
+    uncalled: list[str] | None,
+) -> Iterator[str]:
+    asked = list(_bnet_entries(cfg._cfg_dict.to_dict(), ''))
+    if asked and not norms:
+        yield (
+            f'{asked[0]} says BNET and no norm of the model is one: the part it belongs to does '
+            f'not read it; set model.backbone.norm_cfg'
+        )
+    if not asked and not norms:
+        yield 'no BNET is asked for: set model.backbone.norm_cfg=dict(type="BNET", k=5)'
+    outside = [n.name for n in norms if n.group is None and n.trainable]
+    if outside and cfg.get('optim_wrapper'):
+        yield f'{_some(outside)}: in no optimizer group, and never trained'
+    still = [n.name for n in norms if not n.trainable]
+    if still:
+        yield (
+            f'{_some(still)}: kernel or bias frozen (frozen_stages, or requires_grad of norm_cfg)'
+        )
+    if state is not None:
+        yield from _nowhere(model, norms, state)
+    elif norms and all(n.from_dirac == 0 for n in norms) and not _has_weights(cfg):
+        yield (
+            'every kernel is at Dirac and no pretrained weights are named: the training starts '
+            'from random weights'
+        )
+    synchronized = [n.name for n in norms if n.type == 'SyncBNET']
+    if synchronized and int(os.environ.get('WORLD_SIZE', 1)) == 1:
+        yield (
+            f'{_some(synchronized)}: synchronized statistics, and this is one process: here they '
+            f'act as BNET'
+        )
+    if cfg.get('sync_bn') == 'mmcv' and norms:
+        yield "sync_bn='mmcv' is refused by BNET when processes are there: say sync_bn='torch'"
+    if uncalled:
+        yield (
+            f'{_some(uncalled)}: not reached by a forward pass; DistributedDataParallel needs '
+            f'find_unused_parameters=True'
+        )
+
+
+def _nowhere(model: nn.Module, norms: list[NormFacts], state: dict[str, Tensor]) -> Iterator[str]:
+    names = match_checkpoint(
+        model, {key.removeprefix('module.'): value for key, value in state.items()}
+    )
+    missing = [
+        n.name for n in norms if not {f'{n.name}.dw.weight', f'{n.name}.weight'} & set(names)
+    ]
+    if missing:
+        yield f'{_some(missing)}: the checkpoint has nothing for it, and it stayed as it was built'
+
+
+def _has_weights(cfg: Config) -> bool:
+    return bool(cfg.get('load_from')) or any(pretrained_sources(cfg.model))
+
+
+def _bnet_entries(node: object, where: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        if bnet_class(node.get('type')):
+            yield where
+        for key, value in node.items():
+            yield from _bnet_entries(value, f'{where}.{key}' if where else str(key))
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from _bnet_entries(value, f'{where}.{i}')
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

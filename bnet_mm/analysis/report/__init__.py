@@ -1,5 +1,0 @@
-"""The report: trainings compared on one page that opens from disk without a network."""
-
-from bnet_mm.analysis.report.report import SECTIONS, write_report
-
-__all__ = ['SECTIONS', 'write_report']

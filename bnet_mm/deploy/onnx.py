@@ -1,0 +1,213 @@
+"""Writes trained models as ONNX and compares what onnxruntime makes of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+from torch import Tensor, nn
+
+from bnet_mm.checkpoint import contents_of, read_checkpoint
+from bnet_mm.checkpoint.adapt import match_checkpoint
+from bnet_mm.checkpoint.atomic import write_whole
+from bnet_mm.errors import InputError
+from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.config import check_norms
+from bnet_mm.openmmlab.libraries import check_library, config_errors
+
+# Largest difference of a value, relative to the largest value.
+TOLERANCE = 1e-5
+WHOLE_MODELS = ('mmseg', 'mmpretrain')
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        outputs: names of its outputs.
+        difference: largest difference of onnxruntime from torch, relative; None where onnxruntime
+            is not installed.
+    """
+
+    path: Path
+    outputs: list[str]
+    difference: float | None
+
+
+def export_onnx(
+    cfg: Config,
+    checkpoint: str | None,
+    out: str | Path,
+    part: str = 'model',
+    shape: tuple[int, int] | None = None,
+    free_size: bool = True,
+    dynamo: bool = True,
+) -> Export:
+    """Writes the model of `cfg` as ONNX.
+
+    The input is `(N, 3, H, W)`, normalized as the model's data preprocessor does it; the number of
+    pictures is free. A segmentor gives `logits` `(N, classes, H, W)`, a classifier `(N, classes)`,
+    a backbone its stages.
+
+    Args:
+        cfg: a whole config of an image model.
+        checkpoint: its weights; None for the initial ones.
+        out: the `.onnx` file.
+        part: 'model' (MMSegmentation, MMPretrain), or 'backbone' (any library).
+        shape: height and width at which it is traced; the library's usual one by default.
+        free_size: whether height and width may differ from `shape` later.
+        dynamo: torch's present exporter; False for the one before it.
+
+    Raises:
+        InputError: something of this cannot be used, the exporter does not know the model, or
+            onnxruntime gives other values.
+    """
+    out = Path(out)
+    if out.suffix != '.onnx' or not out.parent.is_dir():
+        raise InputError(f'{out}: name an .onnx file in a folder that exists')
+    _check_packages(dynamo)
+    net, outputs = _network(cfg, checkpoint, part)
+    height, width = shape or dataless.input_shape(cfg)
+    generator = torch.Generator().manual_seed(0)
+    # Exporters take sizes of 1 for constants.
+    example = torch.randn(2, 3, height, width, generator=generator)
+    with torch.no_grad():
+        count = len(_as_tuple(net(example)))
+    outputs = outputs or [f'stage{i}' for i in range(1, count + 1)]
+    differences = []
+
+    def write_and_compare(file: Path) -> None:
+        _export(net, example, file, outputs, free_size, dynamo)
+        sizes = [(1, height, width)]
+        if free_size:
+            sizes.append((3, height + 33, width + 31))
+        for n, h, w in sizes:
+            inputs = torch.randn(n, 3, h, w, generator=generator)
+            difference = _difference(net, inputs, file)
+            if difference is not None and not difference <= TOLERANCE:
+                fixed = (h, w) == (height, width)
+                hint = '' if fixed else ': the model has no free size in ONNX, say --static'
+                raise InputError(
+                    f'onnxruntime differs from torch by {difference:.1e} of the largest value, for '
+                    f'pictures of {h}x{w}{hint}; nothing was written'
+                )
+            differences.append(difference)
+
+    try:
+        write_whole(out, write_and_compare)
+    except OSError as error:
+        raise InputError(f'{out} cannot be written: {error.strerror or error}') from error
+    return Export(out, outputs, None if None in differences else max(differences))
+
+
+def _check_packages(dynamo: bool) -> None:
+    for package in ('onnx', *(['onnxscript'] if dynamo else [])):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise InputError(
+                f"ONNX needs the package {package}: pip install 'bnet_mm[onnx]'"
+            ) from error
+
+
+def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module, list[str]]:
+    if not cfg.get('model'):
+        raise InputError('the config has no model')
+    scope = cfg.get('default_scope')
+    if part == 'model' and scope not in WHOLE_MODELS:
+        raise InputError(
+            f'whole models of {scope} are not exported here (detectors need their own deployment '
+            f'tools): say --part backbone'
+        )
+    check_library(scope)
+    check_norms(cfg.model)
+    state = {} if checkpoint is None else contents_of(read_checkpoint(checkpoint)).state
+    with config_errors():
+        model = revert_sync_batchnorm(dataless.build(cfg, 'cpu'))
+    if checkpoint is not None:
+        state = {name.removeprefix('module.'): value for name, value in state.items()}
+        # The loader takes what fits and is content with nothing.
+        if not match_checkpoint(model, state).keys() & model.state_dict().keys():
+            raise InputError(
+                f'{checkpoint} has no tensor of this model: it belongs to another network'
+            )
+        with MODELS.switch_scope_and_registry(scope):
+            load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    if part == 'backbone':
+        model.backbone.eval()  # which returns nothing
+        return model.backbone, []
+    # A wrapper is born in training mode, and the older exporter gives its mode to all inside it.
+    net = _Segmentor(model) if scope == 'mmseg' else _Classifier(model)
+    return net.eval(), ['logits']
+
+
+class _Segmentor(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.align_corners = getattr(model.decode_head, 'align_corners', False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        logits = self.model(input, mode='tensor')
+        return F.interpolate(
+            logits, size=input.shape[2:], mode='bilinear', align_corners=self.align_corners
+        )
+
+
+class _Classifier(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input, mode='tensor')
+
+
+def _export(
+    net: nn.Module,
+    example: Tensor,
+    file: Path,
+    outputs: list[str],
+    free_size: bool,
+    dynamo: bool,
+) -> None:
+    free = {0: 'n', 2: 'h', 3: 'w'} if free_size else {0: 'n'}
+    if dynamo:
+        dynamic = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+        options = dict(dynamo=True, dynamic_shapes=(dynamic,), external_data=False, verbose=False)
+    else:
+        options = dict(dynamo=False, dynamic_axes={'input': free})
+    try:
+        torch.onnx.export(
+            net, (example,), str(file), input_names=['input'], output_names=outputs, **options
+        )
+    except Exception as error:
+        # The exporters raise a class of their own for each kind of thing they do not know.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        hint = ' Its pooling may need a fixed size: say --static.' if free_size else ''
+        raise InputError(f'torch cannot export this model ({reason}).{hint}') from error
+
+
+def _difference(net: nn.Module, inputs: Tensor, file: Path) -> float | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    theirs = session.run(None, {'input': inputs.numpy()})
+    with torch.no_grad():
+        ours = _as_tuple(net(inputs))
+    return max(
+        ((torch.from_numpy(a) - b).abs().max() / b.abs().max()).item()
+        for a, b in zip(theirs, ours, strict=True)
+    )
+
+
+def _as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

@@ -1,0 +1,1 @@
+"""Arithmetic of the layer on tensors, without modules: back ends, operators, statistics."""

@@ -1,0 +1,83 @@
+"""The control of the paper's table 11: a convolution that is added, and not part of the norm."""
+
+from torch import Tensor, nn
+
+from bnet_mm.layers.depthwise import check_kernel
+from bnet_mm.layers.enhanced import refuse_positions
+
+
+class BNReLUConv(nn.Module):
+    """Batch normalization, ReLU and a k x k depthwise convolution, in the place of a norm.
+
+    It costs what BNET costs, and a scale and a shift for each channel. Its convolution is an
+    ordinary one: it starts as torch, or the network's own initialization, starts convolutions, and
+    optimizers decay it as one.
+
+    In a config: `norm_cfg=dict(type='BNReLUConv', k=3)`.
+
+    Args:
+        num_features: channels C.
+        k: kernel size, odd.
+        dilation: distance between neighbouring taps, in pixels.
+        eps, momentum, track_running_stats: as in `torch.nn.BatchNorm2d`.
+        positions: as in `BNET`.
+        _scope_: ignored; config inheritance leaves it in `norm_cfg`.
+
+    Shape:
+        input and output `(N, C, H, W)`.
+
+    Raises:
+        InputError: as `BNET`'s.
+    """
+
+    _abbr_ = 'bn'
+
+    def __init__(
+        self,
+        num_features: int,
+        k: int = 3,
+        dilation: int = 1,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        track_running_stats: bool = True,
+        positions: str | None = None,
+        device=None,
+        dtype=None,
+        _scope_: str | None = None,
+    ):
+        super().__init__()
+        k, dilation = check_kernel(k, dilation)
+        refuse_positions('BNReLUConv', positions)
+        options = dict(device=device, dtype=dtype)
+        self.norm = nn.BatchNorm2d(
+            num_features, eps, momentum, track_running_stats=track_running_stats, **options
+        )
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(
+            num_features,
+            num_features,
+            k,
+            padding=dilation * (k // 2),
+            dilation=dilation,
+            groups=num_features,
+            **options,
+        )
+
+    def zero_output(self) -> None:
+        """Makes the convolution 0, as `zero_init_residual` makes the scale of a block's last norm.
+
+        The norm's own scale is 1: were both 0, neither would ever get a gradient.
+        """
+        nn.init.ones_(self.norm.weight)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.conv(self.relu(self.norm(input)))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # A plain batch norm's tensors; the convolution then stays as it is.
+        for name in self.norm.state_dict():
+            if prefix + name in state_dict:
+                state_dict[f'{prefix}norm.{name}'] = state_dict.pop(prefix + name)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,169 @@
+"""The k x k depthwise convolution that takes the place of a norm's scale and shift."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from bnet_mm.errors import InputError
+from bnet_mm.kernels import operators
+
+
+def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
+    """Returns `k` and `dilation` as ints, or says which of the two cannot be a kernel and why.
+
+    Raises:
+        InputError: `k` is not a positive odd integer, or `dilation` is not a positive integer.
+    """
+
+    def integer(value: object) -> int | None:
+        if isinstance(value, bool):
+            return None
+        try:
+            return operator.index(value)
+        except TypeError:
+            return None
+
+    size, spread = integer(k), integer(dilation)
+    if size is None or size < 1 or size % 2 == 0:
+        raise InputError(
+            f'BNET: k must be a positive odd integer (1, 3, 5, 7, ...), so that the kernel has a '
+            f'centre; got k={k!r}'
+        )
+    if spread is None or spread < 1:
+        raise InputError(f'BNET: dilation must be a positive integer, got dilation={dilation!r}')
+    return size, spread
+
+
+class DepthwiseTransform(_ConvNd):
+    """A k x k depthwise convolution with bias that starts as the identity (paper, section 3.2).
+
+    Its base is torch's `_ConvNd` and not `nn.Conv2d`, on purpose: initializers that are asked for
+    `layer='Conv2d'` go by a module's class and its direct bases, and would replace the kernel by
+    random numbers.
+
+    Args:
+        num_features: channels C.
+        k: kernel size, odd.
+        dilation: distance between neighbouring taps, in pixels.
+
+    Shape:
+        weight `(C, 1, k, k)`, bias `(C,)`; input and output `(N, C, H, W)`.
+    """
+
+    def __init__(self, num_features: int, k: int, dilation: int = 1, device=None, dtype=None):
+        k, dilation = check_kernel(k, dilation)
+        super().__init__(
+            in_channels=num_features,
+            out_channels=num_features,
+            kernel_size=(k, k),
+            stride=(1, 1),
+            padding=(dilation * (k // 2),) * 2,
+            dilation=(dilation, dilation),
+            transposed=False,
+            output_padding=(0, 0),
+            groups=num_features,
+            bias=True,
+            padding_mode='zeros',
+            device=device,
+            dtype=dtype,
+        )
+
+    def reset_parameters(self) -> None:
+        """Makes the kernel a Dirac impulse (centre 1, else 0) and the bias 0: plain BN's start."""
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[:, :, self.kernel_size[0] // 2, self.kernel_size[1] // 2] = 1
+            self.bias.zero_()
+
+    def forward(self, input: Tensor) -> Tensor:
+        # torch's convolution refuses maps without pixels, which a scale and shift lets through.
+        traced = torch.jit.is_tracing() or not isinstance(input, Tensor)  # by torch.fx
+        if not traced and 0 in input.shape[2:]:
+            return input + 0 * (self.weight.sum() + self.bias.sum())
+        if traced:
+            return F.conv2d(
+                input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
+        return depthwise_transform(input, self.weight, self.bias, self.dilation[0])
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
+        weight = state_dict.get(prefix + 'weight')
+        if weight is not None and weight.ndim == 4 and weight.shape[2:] != self.weight.shape[2:]:
+            theirs, ours = 'x'.join(map(str, weight.shape[2:])), self.kernel_size[0]
+            # Loaders that are not strict only print this; a key left in place would be reported
+            # a second time by torch, as a bare pair of shapes.
+            error_msgs.append(
+                f'the checkpoint has {theirs} kernels, the model k={ours}, at {prefix}weight: '
+                f'kernel and bias were left as they were'
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+
+
+def depthwise_transform(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dilation: int = 1,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Returns `conv(input) + bias`, then `+ residual`, then its ReLU; size and memory format kept.
+
+    What remains of BNET and the end of its block in a deployed network.
+
+    Args:
+        input: `(N, C, H, W)`.
+        weight: `(C, 1, k, k)`, k odd; zero padding of `dilation * (k // 2)` pixels.
+        bias: `(C,)`.
+        dilation: distance between neighbouring taps, in pixels.
+        residual: what is added before the ReLU, `(N, C, H, W)`.
+        relu: whether to end with a ReLU.
+    """
+    if _for_kernels(input, weight, bias, residual):
+        return operators.transform_inference(input, weight, bias, dilation, residual, relu)
+    padding = dilation * (weight.shape[-1] // 2)
+    output = F.conv2d(input, weight, bias, 1, padding, dilation, weight.shape[0])
+    if residual is not None:
+        output = output + residual
+    return output.relu() if relu else output
+
+
+def _for_kernels(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> bool:
+    """Tells whether the operators for inference take these; torch's own say what is wrong."""
+    tensors = [t for t in (input, weight, bias, residual) if t is not None]
+    c, k = weight.shape[0], weight.shape[-1]
+    return (
+        operators.is_plain_call(*tensors)
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        and not torch.is_autocast_enabled(input.device.type)
+        and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)
+        and input.is_floating_point()
+        and input.dim() == 4
+        and input.numel() > 0
+        and (input.shape[1], weight.shape, bias.shape) == (c, (c, 1, k, k), (c,))
+        and k % 2 == 1
+        and (residual is None or residual.shape == input.shape)
+    )
+
+
+def dirac_kernel(scale: Tensor, k: int) -> Tensor:
+    """Returns the `(C, 1, k, k)` kernel that multiplies channel c by `scale[c]`.
+
+    That is what an affine norm with `weight=scale` does; `scale` is `(C,)`, and the kernel has its
+    type and device.
+    """
+    return nn.functional.pad(scale.reshape(-1, 1, 1, 1), (k // 2,) * 4)

@@ -1,0 +1,151 @@
+"""Switchable normalization, which learns how to mix three kinds of statistics."""
+
+import torch
+from torch import Tensor, nn
+
+from bnet_mm.errors import InputError
+from bnet_mm.kernels.synchronized import group_of
+
+
+class SwitchNorm2d(nn.Module):
+    """Switchable Normalization (SN) of Luo et al., arXiv 1806.10779, eq. 3 to 5.
+
+    Mean and variance are each a mixture, with learnt softmax weights, of those of instance
+    normalization (over the pixels of one channel of one sample), layer normalization (over one
+    sample) and batch normalization (over one channel of the batch), in this order. All variances
+    are the biased ones. In evaluation the first two are still the sample's own, and those of the
+    batch are the running ones: a moving average, or, with `momentum=None`, the average over all
+    batches since `reset_running_stats`. The SN paper takes the average over batches that are run
+    through the trained network; mmpretrain's `PreciseBNHook` does that here as well.
+
+    In a config: `norm_cfg=dict(type='SN')`. Its statistics of the batch are this process's own;
+    SN over processes is not there.
+
+    Args:
+        num_features: channels C.
+        eps: added to the variance.
+        momentum: how far the running statistics move to those of a batch; None: see above.
+        affine: whether there are a scale `weight` and a shift `bias`, `(C,)` each.
+        _scope_: ignored; config inheritance leaves it in `norm_cfg`.
+
+    Shape:
+        input and output `(N, C, H, W)`; `mean_weight` and `var_weight`, before the softmax, `(3,)`.
+    """
+
+    _abbr_ = 'sn'
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        device=None,
+        dtype=None,
+        _scope_: str | None = None,
+    ):
+        super().__init__()
+        options = dict(device=device, dtype=dtype)
+        # It is never called, and holds the running statistics: so `norm_eval`, frozen stages and
+        # precise batch statistics, which look for batch norms, reach them.
+        self.batch = nn.BatchNorm2d(num_features, eps, momentum, affine=False, **options)
+        self.mean_weight = nn.Parameter(torch.empty(3, **options))
+        self.var_weight = nn.Parameter(torch.empty(3, **options))
+        for name in ('weight', 'bias'):
+            value = nn.Parameter(torch.empty(num_features, **options)) if affine else None
+            self.register_parameter(name, value)
+        self.reset_parameters()
+
+    @property
+    def num_features(self) -> int:
+        """Channels C."""
+        return self.batch.num_features
+
+    @property
+    def eps(self) -> float:
+        """What is added to the variance."""
+        return self.batch.eps
+
+    @property
+    def momentum(self) -> float | None:
+        """How far the running statistics move to those of a batch."""
+        return self.batch.momentum
+
+    @property
+    def affine(self) -> bool:
+        """Whether it has a scale and a shift."""
+        return self.weight is not None
+
+    def reset_parameters(self) -> None:
+        """Weighs the three kinds alike, and makes scale 1, shift 0 and the statistics new."""
+        self.batch.reset_running_stats()
+        nn.init.ones_(self.mean_weight)
+        nn.init.ones_(self.var_weight)
+        if self.affine:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 4:
+            raise InputError(
+                f'SwitchNorm2d: expected a 4-D input (N, C, H, W), got {input.dim()}-D of shape '
+                f'{tuple(input.shape)}'
+            )
+        if group_of(self.batch) is not None:
+            raise InputError(
+                'SN has no statistics over processes: leave sync_bn out of the config, and '
+                'SyncBatchNorm out of this network'
+            )
+        if input.numel() == 0:
+            return input.clone()
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        var_in, mean_in = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        # What holds for a whole holds for its parts: a variance is the mean of the parts' variances
+        # plus the variance of their means. Differences of squares would cancel.
+        var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, correction=0, keepdim=True)
+        mean_ln = mean_in.mean(1, keepdim=True)
+        if self.batch.training:
+            var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, correction=0, keepdim=True)
+            mean_bn = mean_in.mean(0, keepdim=True)
+            self._track(mean_bn, var_bn)
+        else:
+            mean_bn = self.batch.running_mean.to(x.dtype).view(1, -1, 1, 1)
+            var_bn = self.batch.running_var.to(x.dtype).view(1, -1, 1, 1)
+        mean = _mixture(self.mean_weight, mean_in, mean_ln, mean_bn)
+        var = _mixture(self.var_weight, var_in, var_ln, var_bn)
+        y = (x - mean) * (var + self.eps).rsqrt()
+        if self.affine:
+            scale, shift = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            y = y * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return y.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        batch = self.batch
+        batch.num_batches_tracked.add_(1)
+        factor = batch.momentum
+        if factor is None:
+            factor = 1.0 / batch.num_batches_tracked.item()
+        batch.running_mean.lerp_(mean.flatten().to(batch.running_mean.dtype), factor)
+        batch.running_var.lerp_(var.flatten().to(batch.running_var.dtype), factor)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # A plain batch norm's statistics, and those of SN's authors, who have (1, C, 1) and for
+        # scale and shift (1, C, 1, 1).
+        for name in ('running_mean', 'running_var', 'num_batches_tracked'):
+            if prefix + name in state_dict:
+                state_dict[f'{prefix}batch.{name}'] = state_dict.pop(prefix + name)
+        shaped = [f'{prefix}batch.{name}' for name in ('running_mean', 'running_var')]
+        for key in (*shaped, f'{prefix}weight', f'{prefix}bias'):
+            value = state_dict.get(key)
+            if value is not None and value.ndim > 1 and value.numel() == self.num_features:
+                state_dict[key] = value.flatten()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f'{self.num_features}, eps={self.eps}, affine={self.affine}'
+
+
+def _mixture(weight: Tensor, *statistics: Tensor) -> Tensor:
+    shares = weight.to(statistics[0].dtype).softmax(0)
+    return sum(share * value for share, value in zip(shares, statistics, strict=True))

@@ -1,0 +1,1 @@
+"""What knows mmengine: registration, norm_cfg, backbones, building, loading and running models."""

@@ -1,0 +1,50 @@
+"""MMAction2's 2-D ResNets, placement-aware under their own names.
+
+Their norms live in `ConvModule.bn`, and they load, and freeze, a norm by its own `weight`.
+"""
+
+from mmaction.models.backbones import ResNet as _ResNet
+from mmaction.models.backbones import ResNetTSM as _ResNetTSM
+from mmaction.registry import MODELS
+from mmengine.logging import MMLogger
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from bnet_mm.layers import EnhancedNorm
+from bnet_mm.openmmlab.backbones.placement_aware import PlacementAware
+
+
+class _NormsByLayer:
+    """Mixin: what the library does to each norm's `weight` and `bias`, done to a BNET."""
+
+    def _load_torchvision_checkpoint(self, logger: MMLogger | None = None) -> None:
+        # The library knows torchvision's names of plain norms, and passes over what it does not
+        # find: another file, of a classifier say, would silently leave the start random.
+        load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
+
+    def load_original_weights(self, logger: MMLogger | None = None) -> None:
+        """Loads `pretrained`, under torchvision's or any other known names (ResNetTSM only)."""
+        if any(isinstance(module, EnhancedNorm) for module in self.modules()):
+            load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
+        else:
+            super().load_original_weights(logger)
+
+    def _partial_bn(self) -> None:
+        norms = [m for m in self.modules() if isinstance(m, (EnhancedNorm, nn.BatchNorm2d))]
+        statistics = {id(norm.norm) for norm in norms if isinstance(norm, EnhancedNorm)}
+        if not statistics:
+            super()._partial_bn()
+            return
+        for norm in [norm for norm in norms if id(norm) not in statistics][1:]:
+            norm.eval()
+            norm.requires_grad_(False)
+
+
+@MODELS.register_module(force=True)
+class ResNet(PlacementAware, _NormsByLayer, _ResNet):
+    """`mmaction.ResNet`; a BNET `norm_cfg` also takes `positions`."""
+
+
+@MODELS.register_module(force=True)
+class ResNetTSM(PlacementAware, _NormsByLayer, _ResNetTSM):
+    """`mmaction.ResNetTSM`; a BNET `norm_cfg` also takes `positions`."""

@@ -1,0 +1,216 @@
+"""The layer in one step and child by child: when, and that both compute the same."""
+
+import copy
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bnet_mm.kernels import cpu
+from bnet_mm.layers import BNET, DepthwiseTransform
+from bnet_mm.layers.depthwise import depthwise_transform
+from bnet_mm.layers.fused import computed_by, why_composed
+
+# More for a thorough look: BNET_EXAMPLES=10000 pytest tests/norm/test_fused.py -k composed
+EXAMPLES = int(os.environ.get('BNET_EXAMPLES', 100))
+
+
+def layer(c=6, k=3, **kwargs) -> BNET:
+    torch.manual_seed(0)
+    bnet = BNET(c, k=k, **kwargs)
+    with torch.no_grad():
+        for tensor in (bnet.dw.weight, bnet.dw.bias, bnet.norm.running_mean):
+            tensor.normal_()
+        bnet.norm.running_var.uniform_(0.5, 2)
+    return bnet
+
+
+def results(bnet: BNET, x: torch.Tensor, grad: torch.Tensor) -> list[torch.Tensor]:
+    x = x.detach().requires_grad_()
+    y = bnet(x)
+    y.backward(grad)
+    gradients = [p.grad for p in bnet.parameters()]
+    return [y.detach(), x.grad, *gradients, *(b.double() for b in bnet.buffers())]
+
+
+@st.composite
+def maps(draw) -> torch.Tensor:
+    """Maps of one pixel and more, batches of none and more, dense and not."""
+    n, c = draw(st.integers(0, 4)), draw(st.integers(1, 20))
+    h, w = draw(st.integers(1, 20)), draw(st.integers(1, 40))
+    x = torch.randn(n, c, h * 2, w * 2, generator=torch.Generator().manual_seed(n + c + h + w))
+    form = draw(st.sampled_from(['dense', 'channels_last', 'transposed', 'strided', 'expanded']))
+    if form == 'strided':
+        return x[:, :, ::2, 1::2]
+    if form == 'transposed':
+        return x[:, :, :h, :w].transpose(2, 3).contiguous().transpose(2, 3)
+    if form == 'expanded':
+        return x[:, :1, :h, :w].expand(n, c, h, w)
+    x = x[:, :, :h, :w].contiguous()
+    return x.contiguous(memory_format=torch.channels_last) if form == 'channels_last' else x
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    x=maps(),
+    k=st.sampled_from([1, 3, 5, 7]),
+    dilation=st.sampled_from([1, 1, 2, 3]),
+    training=st.booleans(),
+    tracked=st.booleans(),
+    momentum=st.sampled_from([0.1, 1.0, None]),
+)
+def test_one_step_computes_what_the_composed_layer_does(
+    x, k, dilation, training, tracked, momentum
+):
+    ours = layer(
+        x.shape[1], k, dilation=dilation, track_running_stats=True, momentum=momentum
+    ).train(training)
+    if not tracked:
+        ours = BNET(x.shape[1], k=k, dilation=dilation, track_running_stats=False).train(training)
+    exact = copy.deepcopy(ours).double()
+    exact.dw.register_forward_hook(lambda *_: None)
+    grad = torch.randn(x.shape)
+    assert why_composed(exact, x.double()) is not None
+    try:
+        expected = results(exact, x.double(), grad.double())
+    except ValueError as error:
+        with pytest.raises(ValueError, match='Expected more than 1 value per channel'):
+            results(ours, x, grad)
+        assert 'Expected more than 1 value per channel' in str(error)
+        return
+    values = results(ours, x, grad)
+    assert values[0].dtype == values[1].dtype == torch.float32
+    # Channels without variance divide by eps: what is left is rounding, times 300.
+    if x.numel() and (not tracked or training):
+        spread = x.double().var((0, 2, 3), correction=0).min()
+        if spread < 1e-3:
+            return
+    for value, right in zip(values, expected, strict=True):
+        scale = float(right.abs().max()) if right.numel() else 0.0
+        torch.testing.assert_close(value.double(), right, rtol=1e-3, atol=1e-4 * max(scale, 1))
+
+
+def test_the_layer_says_how_it_computes():
+    x = torch.randn(2, 6, 8, 8)
+    ours = layer()
+    assert why_composed(ours, x) is None
+    fast = computed_by(ours, x)
+    if cpu.library() is not None:
+        assert fast == 'compiled CPU kernels'
+    assert 'less than two values' in why_composed(ours, x[:1, :, :1, :1])
+    assert 'float64' in why_composed(ours, x.double())
+    with torch.autograd.forward_ad.dual_level():
+        assert 'special' in why_composed(ours, x)
+    handle = ours.norm.register_forward_hook(lambda *_: None)
+    assert 'hooks' in why_composed(ours, x)
+    assert computed_by(ours, x).startswith('norm, then depthwise convolution: there are hooks')
+    handle.remove()
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert 'hooks' in why_composed(ours, x)
+    handle.remove()
+    assert why_composed(ours, x) is None
+    ours.norm = nn.GroupNorm(2, 6, affine=False)
+    assert 'GroupNorm' in why_composed(ours, x)
+
+
+def test_hooks_on_the_children_see_their_maps():
+    ours, x = layer(), torch.randn(2, 6, 8, 8)
+    expected = copy.deepcopy(ours)(x)
+    seen = []
+    for child in (ours.norm, ours.dw):
+        child.register_forward_hook(lambda module, args, output: seen.append(output))
+    torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[1], expected, rtol=1e-4, atol=1e-5)
+    assert len(seen) == 2
+
+
+def test_operations_are_counted():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer()(torch.randn(2, 6, 8, 8))
+    assert counter.get_total_flops() == 2 * 2 * 6 * 8 * 8 * 3 * 3
+
+
+def test_a_scale_of_the_norms_own_is_used():
+    ours, x = layer().eval(), torch.randn(2, 6, 8, 8)
+    scaled = nn.BatchNorm2d(6).eval()
+    nn.init.normal_(scaled.weight)
+    ours.norm = scaled
+    torch.testing.assert_close(ours(x), ours.dw(scaled(x)), rtol=1e-4, atol=1e-5)
+    assert 'scale' in why_composed(ours, x)
+
+
+def test_a_replaced_transform_is_used():
+    class Doubled(DepthwiseTransform):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    ours, x = layer(), torch.randn(2, 6, 8, 8)
+    expected = 2 * copy.deepcopy(ours)(x)
+    doubled = Doubled(6, 3)
+    doubled.load_state_dict(ours.dw.state_dict())
+    ours.dw = doubled
+    torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['grad', 'vmap', 'jvp'])
+def test_torch_func(mode):
+    ours, x = layer().double().eval(), torch.randn(3, 2, 6, 5, 5, dtype=torch.float64)
+
+    def f(x):
+        return ours(x).square().sum()
+
+    if mode == 'grad':
+        leaf = x[0].clone().requires_grad_()
+        f(leaf).backward()
+        torch.testing.assert_close(torch.func.grad(f)(x[0]), leaf.grad)
+    elif mode == 'vmap':
+        each = torch.stack([f(part) for part in x])
+        torch.testing.assert_close(torch.func.vmap(f)(x), each)
+    else:
+        _, slope = torch.func.jvp(f, (x[0],), (x[1],))
+        torch.testing.assert_close(slope, (torch.func.grad(f)(x[0]) * x[1]).sum())
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_gradcheck(training):
+    ours = layer(3, 5).double().train(training)
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    assert why_composed(ours, x) is None
+    assert torch.autograd.gradcheck(ours, (x,))
+
+
+def test_transform_for_inference_is_torchs_convolution():
+    x, residual = torch.randn(2, 2, 8, 9, 7).unbind()
+    transform = layer(8, 5).dw
+    arguments = transform.weight, transform.bias, 1, residual, True
+    slow = depthwise_transform(x, *arguments)
+    assert slow.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(depthwise_transform(x, *arguments), slow, rtol=1e-5, atol=1e-4)
+        # What the kernels were not made for is torch's to do, or to refuse.
+        torch.testing.assert_close(
+            depthwise_transform(x, transform.weight, transform.bias, 1, residual[:1, :, :1, :1]),
+            transform(x) + residual[:1, :, :1, :1],
+        )
+        with pytest.raises(RuntimeError, match='channels'):
+            depthwise_transform(x[:, :4], *arguments[:2])
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_compiled_code_holds_one_operator(training):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    ours, x = layer().train(training), torch.randn(2, 6, 8, 8)
+    expected = copy.deepcopy(ours)(x)
+    torch.testing.assert_close(torch.compile(ours, backend=backend, fullgraph=True)(x), expected)
+    code = graphs[0].code
+    assert f'bnet_mm.{"training" if training else "frozen"}' in code
+    assert 'conv2d' not in code

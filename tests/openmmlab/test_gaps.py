@@ -1,0 +1,94 @@
+"""The gaps of upstream releases stay closed."""
+
+import pickle
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.fileio import get_file_backend
+from mmengine.logging import HistoryBuffer, MessageHub
+
+import bnet_mm  # noqa: F401  (closes the gaps)
+from bnet_mm.openmmlab.gaps import WholeFileBackend
+
+
+def test_mmengines_log_history_loads_with_weights_only(tmp_path):
+    hub = MessageHub('test_compat')
+    hub.update_scalar('train/loss', 2.0)
+    hub.update_scalar('train/loss', 4.0)
+    hub.update_info('best', np.float32(0.5))
+    hub.update_info('count', np.int64(3))
+    hub.update_info('array', np.arange(3))
+    torch.save({'message_hub': hub.state_dict()}, tmp_path / 'x.pth')
+    loaded = torch.load(tmp_path / 'x.pth', weights_only=True)['message_hub']
+    assert loaded['log_scalars']['train/loss'].mean() == 3.0
+    assert loaded['runtime_info']['best'] == 0.5
+    assert HistoryBuffer([1.0], [1]).statistics('max') == 1.0
+
+
+class AsksFor:
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    'hostile', [AsksFor(eval, '1 + 1'), AsksFor(getattr, dict, 'fromkeys'),
+                AsksFor(getattr, HistoryBuffer, '__init__')],
+)  # fmt: skip
+def test_code_in_a_file_is_refused(tmp_path, hostile):
+    torch.save({'x': hostile}, tmp_path / 'x.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'x.pth', weights_only=True)
+
+
+def test_downloads_are_loaded_weights_only(tmp_path):
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    torch.save({'x': AsksFor(eval, '1 + 1')}, tmp_path / 'x.pth')
+    torch.hub.set_dir(tmp_path / 'hub')
+    (tmp_path / 'hub/checkpoints').mkdir(parents=True)
+    (tmp_path / 'x.pth').rename(tmp_path / 'hub/checkpoints/x.pth')
+    # The file is in the cache already, so that nothing is downloaded.
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint('https://localhost/x.pth', map_location='cpu')
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
+    backend = get_file_backend(str(tmp_path / 'x.pth'))
+    assert isinstance(backend, WholeFileBackend)
+    backend.put(b'old', tmp_path / 'new/x.pth')
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('os.fsync', killed)
+        with pytest.raises(KeyboardInterrupt):
+            backend.put(b'half', tmp_path / 'new/x.pth')
+    assert [p.name for p in (tmp_path / 'new').iterdir()] == ['x.pth']
+    assert (tmp_path / 'new/x.pth').read_bytes() == b'old'
+    backend.put_text('whole', tmp_path / 'new/x.pth')
+    assert (tmp_path / 'new/x.pth').read_text() == 'whole'
+    assert stat.S_IMODE((tmp_path / 'new/x.pth').stat().st_mode) & 0o444
+
+
+def test_mmaction_imports_from_its_own_wheel():
+    code = """
+import bnet_mm
+import mmaction.models, mmaction.datasets, mmaction.engine
+from mmaction.models.localizers import DRN
+try:
+    DRN()
+except (ImportError, TypeError) as error:
+    print(type(error).__name__, error)
+"""
+    printed = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True
+    ).stdout
+    assert 'open-mmlab/mmaction2#2714' in printed or printed.startswith('TypeError')

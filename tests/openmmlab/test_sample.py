@@ -1,0 +1,81 @@
+"""Pictures as models see them: what each library's own loading and preprocessor give."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import TRANSFORMS
+
+from bnet_mm.engine.config import load_config
+from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.sample import as_input
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURE = 'LoadImageFromFile'
+CLIP = ('DecordInit', {'type': 'SampleFrames', 'clip_len': 1, 'num_clips': 1}, 'DecordDecode',
+        {'type': 'FormatShape', 'input_format': 'NCHW'})  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def blue_and_orange(tmp_path_factory):
+    """A picture and a video of the same two colours, which no swapped channel leaves alike."""
+    folder = tmp_path_factory.mktemp('colours')
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:32], picture[32:] = (220, 60, 20), (10, 130, 240)  # BGR
+    cv2.imwrite(str(folder / 'p.png'), picture)
+    video = cv2.VideoWriter(str(folder / 'v.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64))
+    for _ in range(4):
+        video.write(picture)
+    video.release()
+    return picture, folder
+
+
+def seen(model, scope: str, steps, sample: dict) -> torch.Tensor:
+    """Returns what a library's loading and the model's preprocessor make of a file."""
+    with TRANSFORMS.switch_scope_and_registry(scope):
+        pipeline = Compose([s if isinstance(s, dict) else {'type': s} for s in steps])
+    model.data_preprocessor.pad_size_divisor = 1
+    inputs = model.data_preprocessor(pseudo_collate([pipeline(sample)]))['inputs']
+    return inputs.flatten(0, inputs.dim() - 4)
+
+
+@pytest.mark.parametrize(
+    ('config', 'pack'),
+    [
+        ('faster_rcnn_r50_bnet5_fpn_1x', 'PackDetInputs'),
+        ('pspnet_r50_bnet3_d8_512x1024_40k_cityscapes', 'PackSegInputs'),
+        ('resnet18_bnet3_100e_in1k', 'PackInputs'),
+    ],
+)
+def test_pictures(config, pack, blue_and_orange):
+    picture, folder = blue_and_orange
+    cfg = load_config(ROOT / f'configs/{config}.py')
+    model = dataless.build(cfg, 'cpu')
+    sample = {'img_path': str(folder / 'p.png'), 'seg_fields': [], 'reduce_zero_label': False}
+    if pack == 'PackSegInputs':
+        model.data_preprocessor.test_cfg = None
+    pack = {'type': pack, 'meta_keys': ('img_path', 'img_shape', 'ori_shape')}
+    theirs = seen(model, cfg.default_scope, (PICTURE, pack), sample)
+    torch.testing.assert_close(as_input(picture, model), theirs)
+
+
+def test_video_frames(blue_and_orange):
+    picture, folder = blue_and_orange
+    cfg = load_config(ROOT / 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rgb.py')
+    model = dataless.build(cfg, 'cpu')
+    sample = {'filename': str(folder / 'v.avi'), 'start_index': 0, 'modality': 'RGB', 'label': 0}
+    theirs = seen(model, 'mmaction', (*CLIP, 'PackActionInputs'), sample)
+    torch.testing.assert_close(as_input(picture, model)[..., 8:24, 8:24], theirs[..., 8:24, 8:24],
+                               atol=0.15, rtol=0)  # fmt: skip
+
+
+def test_cifar():
+    cfg = load_config(ROOT / 'configs/resnet20_bnet3_cifar10.py')
+    model = dataless.build(cfg, 'cpu')
+    picture = np.full((32, 32, 3), (10, 130, 240), np.uint8)  # BGR
+    rgb = torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)
+    theirs = model.data_preprocessor({'inputs': [rgb]})['inputs']
+    torch.testing.assert_close(as_input(picture, model), theirs)
