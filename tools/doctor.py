@@ -8,7 +8,7 @@ import argparse
 
 from rich.console import Console
 
-from bnet_mm.analysis.doctor import as_json, as_rich, examine
+from bnet_mm.analysis.doctor import examine
 from bnet_mm.engine.command_line import (
     add_config_argument,
     add_config_options,
@@ -16,6 +16,7 @@ from bnet_mm.engine.command_line import (
     parse_arguments,
 )
 from bnet_mm.engine.config import load_config
+from bnet_mm.reports.doctor import as_json, as_rich
 
 
 def main() -> None:

@@ -7,9 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from bnet_mm.analysis.packages import need
-from bnet_mm.analysis.running import clip_frames, recorded, sized_errors
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.sample import library_of, run_whole, weight_of
+from bnet_mm.openmmlab.libraries import LIBRARIES, library_of
+from bnet_mm.openmmlab.running import (
+    as_clip,
+    clip_frames,
+    recorded,
+    run_model,
+    sized_errors,
+    weight_of,
+)
 
 
 @dataclass(frozen=True)
@@ -73,24 +80,21 @@ def attention_maps(
 
 
 def _has_classes(model: nn.Module) -> bool:
-    if library_of(model) == 'mmseg':
-        return True
-    head = {'mmpretrain': 'with_head', 'mmaction': 'with_cls_head'}.get(library_of(model))
-    return head is not None and getattr(model, head, False)
+    library = library_of(model)
+    flag = None if library is None else LIBRARIES[library].logits
+    return flag is not None and (not flag or getattr(model, flag, False))
 
 
 def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | None) -> list[Seen]:
     need('captum')
     from captum.attr import LayerGradCam  # takes a second to import
 
-    clip = library_of(model) == 'mmaction' and len(x) > 1
-
     def scores(x: Tensor) -> Tensor:
-        return _scores(run_whole(model, x[None] if clip else x))
+        return _scores(run_model(model, as_clip(model, x)))
 
     # A run before captum's, which says why a layer cannot be looked at by an assertion.
     with torch.no_grad(), recorded(model, layers) as pairs:
-        shares = _shares(run_whole(model, x[None] if clip else x))
+        shares = _shares(run_model(model, as_clip(model, x)))
     for layer in layers:
         _check_map(layer, pairs)
     classes = shares.shape[1]

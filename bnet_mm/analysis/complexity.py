@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import torch
 import yaml
 from mmengine.config import Config
 
 from bnet_mm.analysis.counting import Complexity, count_complexity
 from bnet_mm.engine.config import load_config
-from bnet_mm.errors import InputError
-from bnet_mm.openmmlab import dataless
-from bnet_mm.openmmlab.backbones.placement_aware import bnet_class, plain_norm_cfg
-from bnet_mm.openmmlab.config import check_norms
-from bnet_mm.openmmlab.libraries import check_library, config_errors
+from bnet_mm.openmmlab.models import build_model
+from bnet_mm.openmmlab.norm_cfg import norm_specs
+from bnet_mm.openmmlab.running import example_input, input_shape, run_model
 
 PAPER_COSTS = Path(__file__).with_name('paper_costs.yml')
 
@@ -55,18 +52,13 @@ def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict 
         InputError: the config cannot be read or built, or its model cannot run on a picture alone.
     """
     cfg = load_config(path, options)
-    if not cfg.get('model'):
-        raise InputError(f'config {path} has no model')
-    check_library(cfg.get('default_scope'))
-    check_norms(cfg.model)
     paper = {}
     if shape is None and not options:
         paper = paper_row(Path(path).stem)
-    shape = shape or dataless.input_shape(cfg)
-    norms = list(dict.fromkeys(_bnets(cfg.model)))
-    with config_errors():
-        cost = _count(cfg, shape)
-        twin = _count(bn_twin(cfg), shape) if norms else cost
+    shape = shape or input_shape(cfg)
+    norms = list(dict.fromkeys(str(spec) for _, _, spec in norm_specs(cfg.get('model'))))
+    cost = _count(cfg, shape)
+    twin = _count(bn_twin(cfg), shape) if norms else cost
     norm = ', '.join(norms) or str(
         cfg.model.get('backbone', {}).get('norm_cfg', {}).get('type', '-')
     )
@@ -76,10 +68,9 @@ def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict 
 def bn_twin(cfg: Config) -> Config:
     """Returns a copy of `cfg` in which every BNET is the plain batch norm it was built on."""
     twin = deepcopy(cfg)
-    for norm_cfg in _norm_cfgs(twin.model):
-        plain = plain_norm_cfg(norm_cfg)
+    for _, norm_cfg, spec in list(norm_specs(twin.model)):
         norm_cfg.clear()
-        norm_cfg.update(plain)
+        norm_cfg.update(spec.plain)
     return twin
 
 
@@ -112,30 +103,12 @@ def paper_row(config: str) -> dict:
 
 def _count(cfg: Config, shape: tuple[int, int]) -> Complexity:
     def count_on(device: str) -> Complexity:
-        model = dataless.build(cfg, device)
-        with torch.device(device):
-            return count_complexity(model, lambda: dataless.forward(model, cfg, shape))
+        model = build_model(cfg, device)
+        inputs = example_input(model, shape, cfg)
+        return count_complexity(model, lambda: run_model(model, inputs))
 
     try:
         return count_on('meta')
     except (RuntimeError, TypeError):
         # Some models decide by values, or use operators that have no meta version: these compute.
         return count_on('cpu')
-
-
-def _bnets(model_cfg: object) -> Iterator[str]:
-    for norm_cfg in _norm_cfgs(model_cfg):
-        spread = f' dilation {norm_cfg["dilation"]}' if norm_cfg.get('dilation', 1) > 1 else ''
-        kind = bnet_class(norm_cfg['type']).__name__.removeprefix('Sync')
-        yield f'{kind}-{norm_cfg.get("k", 3)}{spread}'
-
-
-def _norm_cfgs(node: object) -> Iterator[dict]:
-    if isinstance(node, dict):
-        if bnet_class(node.get('type')):
-            yield node
-        for value in node.values():
-            yield from _norm_cfgs(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _norm_cfgs(value)

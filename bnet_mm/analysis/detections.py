@@ -13,7 +13,7 @@ from bnet_mm.engine.config import set_run_options
 from bnet_mm.engine.data.building import build_dataset
 from bnet_mm.engine.launch import test
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.trained import load_trained
+from bnet_mm.openmmlab.models import load_model
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def detect(
         InputError: the checkpoint is not the config's, or something for the test is missing.
     """
     metric = _coco_metric(cfg)
-    load_trained(cfg, checkpoint)  # says it where the two do not belong together
+    load_model(cfg, checkpoint)  # says it where the two do not belong together
     metric['outfile_prefix'] = str(prefix)
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)

@@ -8,21 +8,19 @@ from dataclasses import dataclass
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.runner import load_checkpoint
-from torch import Tensor, nn
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
 
-from bnet_mm.checkpoint import contents_of, read_checkpoint
-from bnet_mm.checkpoint.adapt import match_checkpoint
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, is_plain_norm
 from bnet_mm.layers.fused import computed_by
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
-from bnet_mm.openmmlab import dataless
-from bnet_mm.openmmlab.backbones.placement_aware import bnet_class
-from bnet_mm.openmmlab.config import check_norms, pretrained_sources
-from bnet_mm.openmmlab.libraries import check_library, config_errors
+from bnet_mm.openmmlab.config import pretrained_sources
+from bnet_mm.openmmlab.libraries import config_errors
+from bnet_mm.openmmlab.models import build_model, load_model
+from bnet_mm.openmmlab.norm_cfg import norm_specs
+from bnet_mm.openmmlab.running import example_input, run_model
 
 
 @dataclass(frozen=True)
@@ -82,18 +80,10 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
     Raises:
         InputError: the config or the checkpoint cannot be used.
     """
-    if not cfg.get('model'):
-        raise InputError('the config has no model')
-    check_library(cfg.get('default_scope'))
-    check_norms(cfg.model)
-    state = None if checkpoint is None else contents_of(read_checkpoint(checkpoint)).state
+    model = build_model(cfg) if checkpoint is None else load_model(cfg, checkpoint)[0]
     with config_errors():
-        model = dataless.build(cfg, 'cpu')
         uncalled = _uncalled(model, cfg)
         optimizer = _optimizer(model, cfg)
-    if state is not None:
-        with MODELS.switch_scope_and_registry(cfg.get('default_scope')):
-            load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     model.train()  # norm_eval and frozen_stages take effect here
     groups = _groups(optimizer)
     positions = _positions(model)
@@ -109,7 +99,7 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
             inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
             kind = type(module).__name__
             others[kind] = others.get(kind, 0) + 1
-    warnings = list(_warnings(cfg, model, norms, state, uncalled))
+    warnings = list(_warnings(cfg, norms, checkpoint is not None, uncalled))
     return Examination(norms, others, warnings)
 
 
@@ -182,7 +172,7 @@ def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
     names = [name for name, module in model.named_modules() if isinstance(module, EnhancedNorm)]
     try:
         with torch.no_grad():
-            dataless.forward(model, cfg, (64, 64))
+            run_model(model, example_input(model, (64, 64), cfg))
     except InputError:
         raise
     except Exception:
@@ -195,13 +185,9 @@ def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
 
 
 def _warnings(
-    cfg: Config,
-    model: nn.Module,
-    norms: list[NormFacts],
-    state: dict[str, Tensor] | None,
-    uncalled: list[str] | None,
+    cfg: Config, norms: list[NormFacts], loaded: bool, uncalled: list[str] | None
 ) -> Iterator[str]:
-    asked = list(_bnet_entries(cfg._cfg_dict.to_dict(), ''))
+    asked = [where for where, _, _ in norm_specs(cfg._cfg_dict.to_dict())]
     if asked and not norms:
         yield (
             f'{asked[0]} says BNET and no norm of the model is one: the part it belongs to does '
@@ -217,9 +203,7 @@ def _warnings(
         yield (
             f'{_some(still)}: kernel or bias frozen (frozen_stages, or requires_grad of norm_cfg)'
         )
-    if state is not None:
-        yield from _nowhere(model, norms, state)
-    elif norms and all(n.from_dirac == 0 for n in norms) and not _has_weights(cfg):
+    if not loaded and norms and all(n.from_dirac == 0 for n in norms) and not _has_weights(cfg):
         yield (
             'every kernel is at Dirac and no pretrained weights are named: the training starts '
             'from random weights'
@@ -239,30 +223,8 @@ def _warnings(
         )
 
 
-def _nowhere(model: nn.Module, norms: list[NormFacts], state: dict[str, Tensor]) -> Iterator[str]:
-    names = match_checkpoint(
-        model, {key.removeprefix('module.'): value for key, value in state.items()}
-    )
-    missing = [
-        n.name for n in norms if not {f'{n.name}.dw.weight', f'{n.name}.weight'} & set(names)
-    ]
-    if missing:
-        yield f'{_some(missing)}: the checkpoint has nothing for it, and it stayed as it was built'
-
-
 def _has_weights(cfg: Config) -> bool:
     return bool(cfg.get('load_from')) or any(pretrained_sources(cfg.model))
-
-
-def _bnet_entries(node: object, where: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        if bnet_class(node.get('type')):
-            yield where
-        for key, value in node.items():
-            yield from _bnet_entries(value, f'{where}.{key}' if where else str(key))
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from _bnet_entries(value, f'{where}.{i}')
 
 
 def _some(names: list[str]) -> str:

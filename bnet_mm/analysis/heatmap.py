@@ -6,9 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from bnet_mm.analysis.layers import BACKBONE
-from bnet_mm.analysis.running import clip_frames, recorded, sized_errors
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.sample import library_of, run_whole, weight_of
+from bnet_mm.openmmlab.running import (
+    as_clip,
+    clip_frames,
+    recorded,
+    run_model,
+    sized_errors,
+    weight_of,
+)
 
 # Of a channel's largest value: what a float's rounding makes of a line, with room for sums of taps.
 ROUNDINGS = 64
@@ -93,7 +99,7 @@ def heat_maps(model: nn.Module, pictures: Tensor, layers: list[str]) -> list[lis
         if network is model or all(name.startswith(BACKBONE) for name in layers):
             network(frames)
         else:
-            run_whole(model, frames[None] if library_of(model) == 'mmaction' else frames)
+            run_model(model, as_clip(model, frames))
     for name in layers:
         if taps[name] not in pairs:
             raise InputError(f'{name} is not reached on a picture; choose another layer')

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis.layers import stage_of
 from bnet_mm.analysis.pairs import Pair
-from bnet_mm.analysis.running import clip_frames, sized_errors
 from bnet_mm.checkpoint.kernels import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab.sample import weight_of
+from bnet_mm.openmmlab.running import clip_frames, sized_errors, weight_of
 
 # Of random pictures: a field's size differs by a third between samples of 4, by a tenth of 32.
 SAMPLES = 32

@@ -9,7 +9,7 @@ from torch import nn
 
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.trained import load_trained
+from bnet_mm.openmmlab.models import load_model
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Pair:
         Raises:
             InputError: one of the two cannot be used, or they do not belong together.
         """
-        return load_trained(self.read_config(), self.checkpoint)[0]
+        return load_model(self.read_config(), self.checkpoint)[0]
 
 
 def pairs_of(arguments: Sequence[str], options: dict | None) -> list[Pair]:

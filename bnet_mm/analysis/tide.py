@@ -22,7 +22,7 @@ from bnet_mm.analysis.detections import (
 from bnet_mm.analysis.packages import need
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.trained import load_trained
+from bnet_mm.openmmlab.models import load_model
 
 PAPER_ERRORS = Path(__file__).with_name('paper_errors.yml')
 # Table 14's columns by tidecv's names; it also has errors of class and place at once ('Both') and
@@ -149,7 +149,7 @@ def errors_of_models(pairs: Sequence[Pair], keep: Path | None = None) -> list[Er
     for pair in pairs:
         cfg = pair.read_config()
         truths.append(annotations_of(cfg))
-        load_trained(cfg, pair.checkpoint)
+        load_model(cfg, pair.checkpoint)
     rows = []
     with TemporaryDirectory() as temporary:
         for pair, truth in zip(pairs, truths, strict=True):

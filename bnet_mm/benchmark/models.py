@@ -14,9 +14,10 @@ from bnet_mm.deploy import fuse
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.models.placement import enhance
-from bnet_mm.openmmlab import dataless
-from bnet_mm.openmmlab.config import check_norms
 from bnet_mm.openmmlab.libraries import check_library, config_errors
+from bnet_mm.openmmlab.models import build_model
+from bnet_mm.openmmlab.norm_cfg import check_norms
+from bnet_mm.openmmlab.running import example_input, input_shape, run_model
 
 DEPLOYED = 'deployed'
 
@@ -140,13 +141,13 @@ def inference(
     """
     check_library(cfg.get('default_scope'))
     check_norms(cfg.model)
-    shape = shape or dataless.input_shape(cfg)
+    shape = shape or input_shape(cfg)
     rows = []
     for memory_format in formats:
         jobs = {}
         for k in sizes:
             with config_errors():
-                start = _sized(dataless.build(cfg, device), k)
+                start = _sized(build_model(cfg, device), k)
             for peer in (OURS, TWO_LINES, BN):
                 key = (peer, k if peer != BN else None)
                 if key in jobs:
@@ -216,6 +217,6 @@ def forward_job(
 
     def forward() -> None:
         with torch.no_grad(), torch.device(device):
-            dataless.forward(model, cfg, shape)
+            run_model(model, example_input(model, shape, cfg))
 
     return forward

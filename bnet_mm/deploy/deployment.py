@@ -10,8 +10,8 @@ from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.storage import save
 from bnet_mm.deploy.structure import Fusion
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.sample import read_picture
-from bnet_mm.openmmlab.trained import load_trained
+from bnet_mm.openmmlab.models import load_model
+from bnet_mm.openmmlab.running import read_image
 
 
 def deploy(
@@ -42,13 +42,13 @@ def deploy(
             folded model would not be equal to the trained one.
     """
     out = check_target(out, force)
-    model, contents = load_trained(cfg, checkpoint)
+    model, contents = load_model(cfg, checkpoint)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f'device {device} cannot be used: {error}') from error
     model.cfg, model.dataset_meta = cfg, _dataset_meta(cfg, contents.meta)
-    picture = None if image is None else read_picture(image, model, shape)
+    picture = None if image is None else read_image(image, model, shape)
     fused = fuse(model, picture, shape)
     save(fused, out, force)
     return fused.fusion

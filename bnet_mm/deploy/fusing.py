@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnet_mm.deploy.blocks import ResidualBlock
-from bnet_mm.deploy.recording import Recording, record
+from bnet_mm.deploy.recording import Recording, Run, record, runs_on
 from bnet_mm.deploy.structure import (
     Fusion,
     Taps,
@@ -23,7 +23,7 @@ from bnet_mm.deploy.structure import (
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
-from bnet_mm.openmmlab.sample import Run, runs_on, tensors_in, weight_of
+from bnet_mm.openmmlab.running import tensors_in, weight_of
 
 # Of outputs in float64, relative to an output's largest value.
 TOLERANCE = 1e-9

@@ -7,17 +7,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS
-from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from bnet_mm.checkpoint import contents_of, read_checkpoint
-from bnet_mm.checkpoint.adapt import match_checkpoint
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab import dataless
-from bnet_mm.openmmlab.config import check_norms
-from bnet_mm.openmmlab.libraries import check_library, config_errors
+from bnet_mm.openmmlab.models import build_model, load_model
+from bnet_mm.openmmlab.running import input_channels, input_shape
 
 # Largest difference of a value, relative to the largest value.
 TOLERANCE = 1e-5
@@ -73,10 +68,11 @@ def export_onnx(
         raise InputError(f'{out}: name an .onnx file in a folder that exists')
     _check_packages(dynamo)
     net, outputs = _network(cfg, checkpoint, part)
-    height, width = shape or dataless.input_shape(cfg)
+    height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
+    channels = input_channels(net)
     # Exporters take sizes of 1 for constants.
-    example = torch.randn(2, 3, height, width, generator=generator)
+    example = torch.randn(2, channels, height, width, generator=generator)
     with torch.no_grad():
         count = len(_as_tuple(net(example)))
     outputs = outputs or [f'stage{i}' for i in range(1, count + 1)]
@@ -88,7 +84,7 @@ def export_onnx(
         if free_size:
             sizes.append((3, height + 33, width + 31))
         for n, h, w in sizes:
-            inputs = torch.randn(n, 3, h, w, generator=generator)
+            inputs = torch.randn(n, channels, h, w, generator=generator)
             difference = _difference(net, inputs, file)
             if difference is not None and not difference <= TOLERANCE:
                 fixed = (h, w) == (height, width)
@@ -117,28 +113,16 @@ def _check_packages(dynamo: bool) -> None:
 
 
 def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module, list[str]]:
-    if not cfg.get('model'):
-        raise InputError('the config has no model')
     scope = cfg.get('default_scope')
     if part == 'model' and scope not in WHOLE_MODELS:
         raise InputError(
             f'whole models of {scope} are not exported here (detectors need their own deployment '
             f'tools): say --part backbone'
         )
-    check_library(scope)
-    check_norms(cfg.model)
-    state = {} if checkpoint is None else contents_of(read_checkpoint(checkpoint)).state
-    with config_errors():
-        model = revert_sync_batchnorm(dataless.build(cfg, 'cpu'))
-    if checkpoint is not None:
-        state = {name.removeprefix('module.'): value for name, value in state.items()}
-        # The loader takes what fits and is content with nothing.
-        if not match_checkpoint(model, state).keys() & model.state_dict().keys():
-            raise InputError(
-                f'{checkpoint} has no tensor of this model: it belongs to another network'
-            )
-        with MODELS.switch_scope_and_registry(scope):
-            load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    if checkpoint is None:
+        model = revert_sync_batchnorm(build_model(cfg))
+    else:
+        model, _ = load_model(cfg, checkpoint, part='backbone' if part == 'backbone' else '')
     if part == 'backbone':
         model.backbone.eval()  # which returns nothing
         return model.backbone, []

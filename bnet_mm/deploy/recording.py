@@ -5,7 +5,8 @@ it convolves, or shares a convolution between norms, has the same children. Here
 real run is seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -14,8 +15,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
+from bnet_mm.errors import InputError
 from bnet_mm.models.residual_blocks import is_known
-from bnet_mm.openmmlab.sample import tensors_in
+from bnet_mm.openmmlab.running import (
+    example_input,
+    is_whole_model,
+    run_model,
+    tensors_in,
+    weight_of,
+)
+
+Run = Callable[[nn.Module], object]
+# Small, not square, and a multiple of every usual stride.
+SHAPE = (64, 96)
+BOXES = 8
+FRAMES = 2  # of a clip for a network that looks at each frame by itself
 
 
 @dataclass
@@ -45,7 +59,7 @@ class _Call:
     others: bool = False
 
 
-def record(model: nn.Module, runs: list[Callable[[nn.Module], object]]) -> Recording:
+def record(model: nn.Module, runs: list[Run]) -> Recording:
     """Records `runs` of `model`, which is in evaluation mode, without gradients.
 
     All maps that convolutions gave are kept until the end of the runs: memory once given back
@@ -199,3 +213,72 @@ def _same_view(a: Tensor, b: Tensor) -> bool:
         and a.storage_offset() == b.storage_offset()
         and a.dtype == b.dtype
     )
+
+
+def runs_on(model: nn.Module, inputs: object, shape: tuple[int, int] | None) -> list[Run]:
+    """Returns the runs on which a model is looked at.
+
+    Args:
+        model: the model.
+        inputs: None for a random image; a tensor or a tuple of tensors, which are its arguments,
+            for these and random ones like them; or a function that runs the model it is given.
+        shape: height and width of the random image; (64, 96) by default.
+
+    Raises:
+        InputError: `inputs` is none of these, or the model has no convolution.
+    """
+    if inputs is None:
+        return [_run_on(_random(example_input(model, shape or SHAPE, frames=FRAMES)))]
+    if isinstance(inputs, Tensor):
+        inputs = (inputs,)
+    if isinstance(inputs, tuple) and all(isinstance(item, Tensor) for item in inputs):
+        return [_run_on(*inputs), _run_on(*map(_random, inputs))]
+    if callable(inputs):
+        return [inputs]
+    raise InputError(
+        f'inputs must be a tensor, a tuple of tensors or a function of the model, got '
+        f'{type(inputs).__name__}'
+    )
+
+
+def _random(like: Tensor) -> Tensor:
+    if not like.is_floating_point():
+        return like
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64)
+
+
+def _run_on(*inputs: Tensor) -> Run:
+    def run(model: nn.Module) -> object:
+        own = weight_of(model)
+        tensors = [t.to(own if t.is_floating_point() else own.device) for t in inputs]
+        if not is_whole_model(model) or len(tensors) > 1:
+            return model(*tensors)
+        with _outputs_of_children(model) as outputs:
+            outputs.append(run_model(model, tensors[0], _boxes(tensors[0])))
+        return outputs
+
+    return run
+
+
+def _boxes(images: Tensor) -> Tensor:
+    """Returns random boxes for the second stage of a detector, the same for every type."""
+    height, width = images.shape[-2:]
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(BOXES, 2, 2, generator=generator, dtype=torch.float64).sort(1)[0]
+    return (corners * torch.tensor([width, height])).view(BOXES, 4)
+
+
+@contextmanager
+def _outputs_of_children(model: nn.Module) -> Iterator[list]:
+    """Gathers what backbone, neck and heads give: a model's output may depend on few of them."""
+    outputs: list = []
+    handles = [
+        child.register_forward_hook(lambda _, args, output: outputs.extend(tensors_in(output)))
+        for child in model.children()
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -14,7 +14,7 @@ from bnet_mm.checkpoint import contents_of, read_checkpoint, write_checkpoint
 from bnet_mm.deploy.plain_config import as_text, config_of_text, config_text, from_text
 from bnet_mm.deploy.structure import Fusion, restructure
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 ENTRY = 'bnet_mm_deploy'
 FORMAT = 1
@@ -94,7 +94,7 @@ def _rebuilt(meta: dict, state: dict[str, Tensor]) -> nn.Module:
     cfg = config_of_text(meta.get('config'))
     fusion = _fusion_of(meta.get('fusion'))
     try:
-        model = revert_sync_batchnorm(dataless.build(cfg, 'cpu'))
+        model = revert_sync_batchnorm(build_model(cfg))
     except InputError:
         raise
     except Exception as error:

@@ -8,8 +8,9 @@ from mmengine.config import Config
 from bnet_mm.checkpoint import is_of_training, read_checkpoint
 from bnet_mm.engine.data import check_data
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.config import check_norms, pretrained_sources
+from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import check_library
+from bnet_mm.openmmlab.norm_cfg import check_norms
 
 
 def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:

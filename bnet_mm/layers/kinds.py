@@ -18,7 +18,7 @@ NORMS = (*PLAIN_NORMS, EnhancedNorm, BNReLUConv)
 
 
 def is_plain_norm(module: nn.Module) -> bool:
-    """Tells whether a module normalizes feature maps, with at most one scale and shift a channel."""
+    """Tells whether a module normalizes feature maps, with at most a scale and shift a channel."""
     return isinstance(module, PLAIN_NORMS)
 
 

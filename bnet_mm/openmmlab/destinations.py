@@ -49,7 +49,9 @@ def build_backbone(library: str, arch: Architecture, norm: dict) -> nn.Module:
     Raises:
         InputError: the library cannot be imported, or has no network like this.
     """
-    from mmengine.registry import MODELS
+    from mmengine.config import Config
+
+    from bnet_mm.openmmlab.models import build_model
 
     try:
         import_module(f'{library}.models')
@@ -58,5 +60,5 @@ def build_backbone(library: str, arch: Architecture, norm: dict) -> nn.Module:
     options = backbone_config(library, arch, norm)
     if library == 'mmaction':
         options['pretrained'] = None
-    options['type'] = f'{library}.{options["type"]}'
-    return MODELS.build(dict(options, out_indices=(0, 1, 2, 3), style='pytorch'))
+    options |= dict(out_indices=(0, 1, 2, 3), style='pytorch')
+    return build_model(Config(dict(default_scope=library, model=options)))

@@ -1,31 +1,79 @@
-"""The four OpenMMLab libraries: what they are called, and what is said where one is missing."""
+"""The four OpenMMLab libraries: one row each, and what is said where one is missing.
+
+A fifth library is one more row of `LIBRARIES`, and a module `backbones/<scope>.py`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
+
+from torch import nn
 
 from bnet_mm.errors import InputError
 
-# Scope of a config -> name of the library's package and of the extra that installs it.
+
+@dataclass(frozen=True)
+class Library:
+    """What differs from one OpenMMLab library to the next.
+
+    Attributes:
+        package: name of its distribution.
+        extra: of this package, which installs it.
+        input_shape: height and width of an image where a config names none: those at which the
+            paper counts costs (COCO's images, Cityscapes' crop, ImageNet's and UCF-101's).
+        backbones: classes that are registered anew so that they place BNET (see
+            `bnet_mm.openmmlab.backbones`).
+        funnel: those of them that also take FReLU.
+        decodes_rgb: whether its pipelines give RGB images before the data preprocessor.
+        logits: name of the attribute that tells whether a model has a head with one score for each
+            class; '' where every model has, None where none has.
+        models, datasets, optimizers: modules of `bnet_mm.openmmlab` that register more with the
+            library's registries, beside `backbones.<scope>`.
+    """
+
+    package: str
+    extra: str
+    input_shape: tuple[int, int]
+    backbones: tuple[str, ...]
+    funnel: tuple[str, ...] = ()
+    decodes_rgb: bool = False
+    logits: str | None = None
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    optimizers: tuple[str, ...] = ()
+
+
+RESNETS = ('ResNet', 'ResNetV1d', 'ResNeXt')
+# By scope: the name of the importable package, and `default_scope` in configs.
 LIBRARIES = {
-    'mmdet': ('mmdet', 'det'),
-    'mmseg': ('mmsegmentation', 'seg'),
-    'mmaction': ('mmaction2', 'action'),
-    'mmpretrain': ('mmpretrain', 'cls'),
+    'mmdet': Library(
+        'mmdet', 'det', (800, 1280), (*RESNETS, 'MobileNetV2'), funnel=('ResNet', 'ResNeXt')
+    ),
+    'mmseg': Library(
+        'mmsegmentation', 'seg', (512, 1024), (*RESNETS, 'ResNetV1c', 'MobileNetV2'), logits=''
+    ),
+    'mmaction': Library(
+        *('mmaction2', 'action', (224, 224), ('ResNet', 'ResNetTSM')),
+        decodes_rgb=True,
+        logits='with_cls_head',
+        optimizers=('tsm_optimizer',),
+    ),
+    'mmpretrain': Library(
+        *('mmpretrain', 'cls', (224, 224)),
+        (*RESNETS, 'ResNetV1c', 'ResNet_CIFAR', 'MobileNetV2'),
+        funnel=('ResNet', 'ResNeXt', 'ResNet_CIFAR'),
+        logits='with_head',
+        models=('backbones.birealnet', 'backbones.cifar_resnet'),
+        datasets=('cifar10',),
+    ),
 }
 
 
-@contextmanager
-def config_errors() -> Iterator[None]:
-    """Turns what a library says of a config it cannot build into an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
-            raise InputError(f'the config does not fit the library: {error}') from error
-        raise
+def library_of(model: nn.Module) -> str | None:
+    """Returns the scope of the library that a model's class, or one of its bases, belongs to."""
+    packages = (base.__module__.partition('.')[0] for base in type(model).__mro__)
+    return next((package for package in packages if package in LIBRARIES), None)
 
 
 def check_library(scope: str | None) -> None:
@@ -34,10 +82,9 @@ def check_library(scope: str | None) -> None:
         return
     for module in ('mmcv', scope):
         if find_spec(module) is None:
-            package, extra = LIBRARIES[scope] if module == scope else (module, LIBRARIES[scope][1])
+            package = LIBRARIES[scope].package if module == scope else module
             raise InputError(
-                f'this config needs {package}, which is not installed: run `make env` in the '
-                f"checkout, or `pip install 'bnet_mm[{extra}]'`"
+                f'this config needs {package}, which is not installed: {_how_to_install(scope)}'
             )
     try:
         __import__(scope)
@@ -50,10 +97,26 @@ def package_error(error: Exception) -> str:
     name = (getattr(error, 'name', None) or str(error)).split('.')[0]
     if name == 'pkg_resources':
         return "the `mmdet::` bases need pkg_resources: pip install 'setuptools<81'"
-    for scope, (package, extra) in LIBRARIES.items():
-        if name in (scope, package) and find_spec(scope) is None:
+    for scope, library in LIBRARIES.items():
+        if name in (scope, library.package) and find_spec(scope) is None:
             return (
-                f'it builds on {package}, which is not installed: run `make env` in the checkout, '
-                f"or `pip install 'bnet_mm[{extra}]'`"
+                f'it builds on {library.package}, which is not installed: {_how_to_install(scope)}'
             )
     return f'it needs a package that is not installed: {error}'
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Turns what a library says of a config that it cannot build into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
+            raise InputError(f'the config does not fit the library: {error}') from error
+        raise
+
+
+def _how_to_install(scope: str) -> str:
+    return f"run `make env` in the checkout, or `pip install 'bnet_mm[{LIBRARIES[scope].extra}]'`"

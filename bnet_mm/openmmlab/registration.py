@@ -5,7 +5,7 @@ backbones of a library are replaced under their own names when that library's re
 modules, which mmengine does on first use: importing `bnet_mm` imports none of the libraries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 
@@ -16,47 +16,46 @@ from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, SwitchNorm2d, Syn
 from bnet_mm.layers.frelu import FReLU
 from bnet_mm.openmmlab import gaps
 from bnet_mm.openmmlab.destinations import build_backbone
+from bnet_mm.openmmlab.libraries import LIBRARIES
 
-# Library scope -> the modules that register its placement-aware backbones, and its datasets.
-BACKBONES = {
-    'mmaction': ['bnet_mm.openmmlab.backbones.mmaction'],
-    'mmdet': ['bnet_mm.openmmlab.backbones.mmdet'],
-    'mmpretrain': [
-        'bnet_mm.openmmlab.backbones.mmpretrain',
-        'bnet_mm.openmmlab.backbones.birealnet',
-        'bnet_mm.openmmlab.backbones.cifar_resnet',
-    ],
-    'mmseg': ['bnet_mm.openmmlab.backbones.mmseg'],
-}
-CIFAR = {'mmpretrain': ['bnet_mm.openmmlab.cifar10']}
-# The module that registers the optimizer constructors of all libraries, and those of one.
-OPTIMIZERS = ['bnet_mm.openmmlab.optimizers']
-OPTIMIZERS_OF = {'mmaction': ['bnet_mm.openmmlab.tsm_optimizer']}
-# The module of the hook that a config can ask for.
-HOOK_MODULES = ['bnet_mm.reports.vis_hook']
+# By name, since they stand above this room: what a config's `custom_hooks` may ask for.
+HOOK_MODULES = ('bnet_mm.reports.vis_hook',)
+OPTIMIZERS = 'bnet_mm.openmmlab.optimizers'
 
 
 def register() -> None:
     """Registers everything with mmengine; called once, by `import bnet_mm`."""
     gaps.apply()
-    for norm in (BNET, SyncBNET, GNET, SNET, INET, BNReLUConv):
+    for norm in (BNET, SyncBNET, GNET, SNET, INET, BNReLUConv, FReLU):
         MODELS.register_module(norm.__name__, module=norm)
-    for library in BACKBONES:
-        BUILDERS[library] = partial(build_backbone, library)
     MODELS.register_module('SN', module=SwitchNorm2d)
-    MODELS.register_module('FReLU', module=FReLU)
-    _load_with_children(MODELS, lambda scope: BACKBONES.get(scope, []))
-    _load_with_children(DATASETS, lambda scope: CIFAR.get(scope, []))
-    # A library's registry looks into mmengine's without loading it, so each must know of it.
-    _load_with(OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS)
-    _load_with(HOOKS, HOOK_MODULES)
+    for scope in LIBRARIES:
+        BUILDERS[scope] = partial(build_backbone, scope)
+    _load_with_children(MODELS, _models)
+    _load_with_children(DATASETS, _datasets)
+    # A library's registry looks into mmengine's without loading it, so each must know of these.
+    for registry, modules in ((OPTIM_WRAPPER_CONSTRUCTORS, (OPTIMIZERS,)), (HOOKS, HOOK_MODULES)):
+        _load_with(registry, modules)
+    _load_with_children(OPTIM_WRAPPER_CONSTRUCTORS, _optimizers)
     _load_with_children(HOOKS, lambda scope: HOOK_MODULES)
-    _load_with_children(
-        OPTIM_WRAPPER_CONSTRUCTORS, lambda scope: OPTIMIZERS_OF.get(scope, OPTIMIZERS)
-    )
 
 
-def _load_with_children(root: Registry, modules_of: Callable[[str], list[str]]) -> None:
+def _models(scope: str) -> list[str]:
+    if scope not in LIBRARIES:
+        return []
+    return [f'{__package__}.{m}' for m in (f'backbones.{scope}', *LIBRARIES[scope].models)]
+
+
+def _datasets(scope: str) -> list[str]:
+    return [f'{__package__}.{m}' for m in LIBRARIES[scope].datasets] if scope in LIBRARIES else []
+
+
+def _optimizers(scope: str) -> list[str]:
+    own = LIBRARIES[scope].optimizers if scope in LIBRARIES else ()
+    return [f'{__package__}.{module}' for module in own] or [OPTIMIZERS]
+
+
+def _load_with_children(root: Registry, modules_of: Callable[[str], Iterable[str]]) -> None:
     """Makes each library's registry below `root` load `modules_of(scope)` with its own modules."""
     for child in root.children.values():
         _load_with(child, modules_of(child.scope))
@@ -72,7 +71,7 @@ def _load_with_children(root: Registry, modules_of: Callable[[str], list[str]]) 
     root._add_child = add_child_and_modules
 
 
-def _load_with(registry: Registry, modules: list[str]) -> None:
+def _load_with(registry: Registry, modules: Iterable[str]) -> None:
     if registry._imported:
         for module in modules:
             import_module(module)

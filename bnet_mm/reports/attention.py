@@ -12,10 +12,9 @@ from bnet_mm.analysis.attention import Seen, attention_maps
 from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.analysis.pictures import free_name, of_side, of_usual_size, pictures_of, tested_side
-from bnet_mm.analysis.running import clip_frames
 from bnet_mm.checkpoint.contents import Contents
-from bnet_mm.openmmlab.sample import as_input
-from bnet_mm.openmmlab.trained import load_trained
+from bnet_mm.openmmlab.models import load_model
+from bnet_mm.openmmlab.running import clip_frames, preprocessed
 from bnet_mm.reports.overlays import Overlay, Row, draw_overlays
 
 
@@ -46,7 +45,7 @@ def write_attention(
     models = []
     for pair in pairs:
         cfg = pair.read_config()
-        model, contents = load_trained(cfg, pair.checkpoint)
+        model, contents = load_model(cfg, pair.checkpoint)
         last_blocks(model, layers)  # says it before the first sheet where one cannot be made
         models.append((pair.name, cfg, model, contents))
     used: set[str] = set()
@@ -75,7 +74,7 @@ def attention_rows(
     """Returns name and attention maps of a picture, or of each frame; see `write_attention`.
 
     Args:
-        cfg, model, contents: a trained model, as `bnet_mm.openmmlab.trained.load_trained` gives it.
+        cfg, model, contents: a trained model, as `bnet_mm.openmmlab.models.load_model` gives it.
         image, layers, shape, frames, label: of one picture or video.
     """
     blocks = last_blocks(model, layers)
@@ -86,7 +85,7 @@ def attention_rows(
         (name, of_usual_size(picture, shape) if side is None else of_side(picture, side))
         for name, picture in pictures_of(image, frames if together == 1 else together)
     ]
-    inputs = [as_input(picture, model) for _, picture in found]
+    inputs = [preprocessed(picture, model) for _, picture in found]
     if len(inputs) == together:
         seen = attention_maps(model, torch.cat(inputs), blocks, label)
     else:

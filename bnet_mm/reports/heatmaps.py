@@ -9,8 +9,7 @@ from torch import nn
 
 from bnet_mm.analysis.heatmap import HeatMap, heat_maps
 from bnet_mm.analysis.pictures import free_name, of_usual_size, pictures_of
-from bnet_mm.analysis.running import clip_frames
-from bnet_mm.openmmlab.sample import as_input
+from bnet_mm.openmmlab.running import clip_frames, preprocessed
 from bnet_mm.reports.overlays import Overlay, Row, draw_overlays
 
 
@@ -56,7 +55,7 @@ def heat_map_rows(
         (name, of_usual_size(picture, shape))
         for name, picture in pictures_of(image, frames if together == 1 else together)
     ]
-    inputs = [as_input(picture, model) for _, picture in found]
+    inputs = [preprocessed(picture, model) for _, picture in found]
     if len(inputs) == together:
         maps = heat_maps(model, torch.cat(inputs), layers)
     else:  # a picture, or a video with less frames than are shifted between

@@ -21,7 +21,7 @@ from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.pictures import STRIDE, free_name, no_longer_than, pictures_of
 from bnet_mm.analysis.runs import KERNEL_SCALARS
 from bnet_mm.engine.data.building import files_of
-from bnet_mm.openmmlab.sample import as_input
+from bnet_mm.openmmlab.running import preprocessed
 from bnet_mm.reports.heatmaps import heat_map_row
 from bnet_mm.reports.overlays import panels_of
 
@@ -133,7 +133,7 @@ class BNETVisHook(Hook):
     def _strip(self, model: nn.Module, name: str, picture: np.ndarray) -> np.ndarray:
         """Returns a picture and its heat maps side by side, `(H, W, 3)` bytes, RGB."""
         with _evaluating(model):
-            [maps] = heat_maps(model, as_input(picture, model), self._names)
+            [maps] = heat_maps(model, preprocessed(picture, model), self._names)
         return np.hstack([panel for _, panel in panels_of(heat_map_row(picture, maps))])
 
     def _read_pictures(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:

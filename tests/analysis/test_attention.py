@@ -15,7 +15,7 @@ from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.layers import BNET
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSIFIER = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
@@ -24,7 +24,7 @@ TWIN = ROOT / 'configs/demo/resnet18_bn_demo.py'
 
 def built(config, **options) -> nn.Module:
     torch.manual_seed(0)
-    model = dataless.build(load_config(config, options), 'cpu')
+    model = build_model(load_config(config, options))
     for module in model.modules():
         if isinstance(module, BNET):
             nn.init.normal_(module.dw.weight, std=0.3)

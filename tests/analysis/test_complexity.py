@@ -13,7 +13,8 @@ from bnet_mm.analysis.complexity import config_costs, paper_costs
 from bnet_mm.analysis.counting import count_complexity
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
+from bnet_mm.openmmlab.running import example_input, run_model
 
 CONFIGS = Path('configs')
 # Where the paper's printed figure cannot be ours: see README.
@@ -67,13 +68,13 @@ def test_detection_and_segmentation_agree_to_the_last_digit(paper, table):
 
 def outputs_of_enhanced_norms(path: Path, shape: tuple[int, int]) -> int:
     cfg = load_config(path)
-    model = dataless.build(cfg, 'meta')
+    model = build_model(cfg, 'meta')
     elements = []
     for module in model.modules():
         if isinstance(module, BNET):
             module.register_forward_hook(lambda m, i, y: elements.append(m.k**2 * y.numel()))
     with torch.device('meta'):
-        dataless.forward(model, cfg, shape)
+        run_model(model, example_input(model, shape, cfg))
     return sum(elements)
 
 

@@ -15,7 +15,7 @@ from bnet_mm.analysis.heatmap import count_above, fit_line, heat_maps
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.layers import BNET
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
@@ -70,7 +70,7 @@ def test_known_enhancement_is_marked_exactly():
 def checkpoint(tmp_path):
     """The demo's classifier with random weights and kernels."""
     torch.manual_seed(0)
-    model = dataless.build(load_config(CONFIG), 'cpu')
+    model = build_model(load_config(CONFIG))
     for module in model.modules():
         if isinstance(module, BNET):
             nn.init.normal_(module.dw.weight)
@@ -106,7 +106,7 @@ def test_odd_pictures_videos_and_wrong_input(checkpoint, call_tool, tmp_path, de
         assert wrong.returncode == 2 and sentence in wrong.stderr
         assert 'Traceback' not in wrong.stderr
     assert 'zero outside' not in result.stderr
-    twin = dataless.build(load_config(ROOT / 'configs/demo/resnet18_bn_demo.py'), 'cpu')
+    twin = build_model(load_config(ROOT / 'configs/demo/resnet18_bn_demo.py'))
     torch.save({'state_dict': twin.state_dict(), 'meta': {}}, tmp_path / 'bn.pth')
     flat = call_tool(
         'analyze.py', 'heatmap', CONFIG, 'bn.pth', pictures[0], '--out', 'flat', check=True
@@ -117,7 +117,7 @@ def test_odd_pictures_videos_and_wrong_input(checkpoint, call_tool, tmp_path, de
 def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_config):
     norm = {'norm_cfg.type': 'BNET', 'norm_cfg.k': 3}
     head = {f'model.decode_head.{key}': value for key, value in norm.items()}
-    segmentor = dataless.build(load_config(tiny_segmentor, head), 'cpu')
+    segmentor = build_model(load_config(tiny_segmentor, head))
     layers = ['backbone.layer4.1.bn2', 'decode_head.bottleneck.bn']
     of_pictures = heat_maps(segmentor, torch.randn(2, 3, 64, 96), layers)
     assert [[m.layer for m in maps] for maps in of_pictures] == [layers, layers]
@@ -127,7 +127,7 @@ def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_co
         'model.roi_head.bbox_head.type': 'Shared4Conv1FCBBoxHead',
         **{f'model.roi_head.bbox_head.{key}': value for key, value in norm.items()},
     }
-    detector = dataless.build(load_config(tiny_config, box_head), 'cpu')
+    detector = build_model(load_config(tiny_config, box_head))
     name = 'roi_head.bbox_head.shared_convs.0.bn'
     with pytest.raises(InputError, match=f'{name} sees regions of a picture'):
         heat_maps(detector, torch.randn(1, 3, 64, 96), [name])
@@ -136,7 +136,7 @@ def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_co
 def test_frames_of_a_clip_are_shifted_between(tiny_recognizer):
     options = {'model.backbone.type': 'ResNetTSM', 'model.backbone.num_segments': 4,
                'model.backbone.shift_div': 8}  # fmt: skip
-    model = dataless.build(load_config(tiny_recognizer, options), 'cpu')
+    model = build_model(load_config(tiny_recognizer, options))
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, BNET):

@@ -64,13 +64,13 @@ def test_networks_without_a_map_or_a_gradient_are_named():
 
 def test_the_tool(call_tool, tmp_path):
     from bnet_mm.engine.config import load_config
-    from bnet_mm.openmmlab import dataless
+    from bnet_mm.openmmlab.models import build_model
 
     bnet = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
     bn = ROOT / 'configs/resnet18_bn_100e_in1k.py'
     for name, config in (('bnet', bnet), ('bn', bn)):
         torch.manual_seed(0)
-        model = dataless.build(load_config(config), 'cpu')
+        model = build_model(load_config(config))
         torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / f'{name}.pth')
     pairs = (bnet, tmp_path / 'bnet.pth', bn, tmp_path / 'bn.pth', '--size', 64)
     shown = call_tool('analyze.py', 'kernels', *pairs, check=True).stdout

@@ -247,9 +247,9 @@ def test_the_tool_on_result_files_and_on_a_detector(
     assert (tmp_path / 'e.pdf').read_bytes().startswith(b'%PDF')
 
     from bnet_mm.engine.config import load_config
-    from bnet_mm.openmmlab import dataless
+    from bnet_mm.openmmlab.models import build_model
 
-    model = dataless.build(load_config(tiny_config), 'cpu')
+    model = build_model(load_config(tiny_config))
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'x.pth')
     arguments = ('analyze.py', 'errors', tiny_config, 'x.pth', '--keep', 'kept', '--json')
     [row] = json.loads(run_tool(*arguments, check=True).stdout)

@@ -11,7 +11,7 @@ from torch import nn
 from bnet_mm.engine.config import load_config
 from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, SyncBNET
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 CONFIGS = sorted(Path('configs').glob('*.py'), key=lambda path: path.stem)
 # What differs from a twin by the norm alone.
@@ -56,7 +56,7 @@ def test_the_papers_rows_are_there():
 def test_builds_with_the_norm_at_the_papers_position_of_each_block(path):
     cfg = load_config(path)
     # MMPretrain's ResNet reads numbers off a tensor while it is built.
-    model = dataless.build(cfg, 'cpu' if cfg.default_scope == 'mmpretrain' else 'meta')
+    model = build_model(cfg, 'cpu' if cfg.default_scope == 'mmpretrain' else 'meta')
     name, k = enhancement(path)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, (EnhancedNorm, BNReLUConv))}
     blocks = BLOCKS[re.search('|'.join(sorted(BLOCKS, key=len, reverse=True)), path.stem)[0]]
@@ -241,5 +241,5 @@ def test_model_index_can_be_read_by_openmims_reader():
 def test_demo_configs_are_the_same_models():
     for name in ('faster_rcnn_r18_bnet5_fpn_demo', 'pspnet_r18_bnet3_demo', 'tsn_r18_bnet3_demo',
                  'resnet18_bnet3_demo'):  # fmt: skip
-        model = dataless.build(load_config(f'configs/demo/{name}.py'), 'cpu')
+        model = build_model(load_config(f'configs/demo/{name}.py'))
         assert sum(isinstance(m, BNET) for m in model.modules()) == 8

@@ -17,7 +17,7 @@ from bnet_mm.deploy.storage import ENTRY
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 CLASSIFIER = dict(
     default_scope='mmpretrain',
@@ -48,7 +48,7 @@ def checkpoint(trained, tmp_path):
     """Builds the model of a config, trained in a way, and returns it with its checkpoint."""
 
     def write(cfg, meta=META):
-        model = trained(dataless.build(cfg, 'cpu'))
+        model = trained(build_model(cfg))
         path = tmp_path / 'trained.pth'
         torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': meta}}, path)
         model.cfg, model.dataset_meta = cfg, dict(meta)
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_said(checkpoint, tmp_path, trained):
 
     refused('device nowhere cannot be used', device='nowhere')
     refused('there is no file', weights=tmp_path / 'no.pth')
-    refused('picture none.png cannot be read', image='none.png')
+    refused('image none.png cannot be read', image='none.png')
     refused('of no OpenMMLab library', cfg=Config(dict(model=dict(type='X'))))
     deeper = Config(deepcopy(CLASSIFIER))
     deeper.model.backbone.depth = 34
@@ -221,7 +221,7 @@ TOUCH = dict(type='pathlib.Path.touch', self='ran')
             'the weights are in',
         ),
         (lambda p, c: p['config']['model'].update(name='/etc/passwd'), 'names a file'),
-        (lambda p, c: p['config']['model'].update(nonsense=1), 'builds no model'),
+        (lambda p, c: p['config']['model'].update(nonsense=1), 'does not fit the library'),
         (lambda p, c: p['config']['model']['backbone'].update(depth=34), 'its tensors are not'),
         (lambda p, c: p.update(config=[1]), 'has no model'),
         (lambda p, c: p.update(fusion={}), 'description in the file is damaged'),

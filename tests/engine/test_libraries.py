@@ -10,7 +10,7 @@ from PIL import Image
 
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.data import hook
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 
 def kernels(checkpoint) -> dict[str, torch.Tensor]:
@@ -71,7 +71,7 @@ def test_mask_with_a_class_that_is_not_there(
     Image.fromarray(mask).save(path)
     assert f'{path} has the class id 90' in refused(tiny_segmentor, {'data_root': str(city)})
     assert not list((tmp_path / 'run').glob('*.pth'))  # it is said before the training
-    model = dataless.build(load_config(tiny_segmentor), 'cpu')
+    model = build_model(load_config(tiny_segmentor))
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'untrained.pth')
     result = run_tool('test.py', tiny_segmentor, 'untrained.pth', '--cfg-options',
                       f'data_root={city}')  # fmt: skip

@@ -17,7 +17,7 @@ def work_dir(tmp_path):
     def write(name: str, config: Path, options: dict, metrics: dict, seed: int = 0) -> Path:
         from bnet_mm.engine.config import load_config
         from bnet_mm.layers import BNET
-        from bnet_mm.openmmlab import dataless
+        from bnet_mm.openmmlab.models import build_model
 
         folder = tmp_path / name
         logs = folder / '20261125_080000/vis_data'
@@ -25,7 +25,7 @@ def work_dir(tmp_path):
         cfg = load_config(config, {**options, 'randomness.seed': seed})
         cfg.dump(folder / f'{name.partition("-")[0]}.py')
         torch.manual_seed(seed)
-        model = dataless.build(cfg, 'cpu')
+        model = build_model(cfg)
         for module in model.modules():
             if isinstance(module, BNET):
                 nn.init.normal_(module.dw.weight, std=0.3)

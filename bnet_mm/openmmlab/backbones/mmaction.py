@@ -3,15 +3,12 @@
 Their norms live in `ConvModule.bn`, and they load, and freeze, a norm by its own `weight`.
 """
 
-from mmaction.models.backbones import ResNet as _ResNet
-from mmaction.models.backbones import ResNetTSM as _ResNetTSM
-from mmaction.registry import MODELS
 from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 from torch import nn
 
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab.backbones.placement_aware import PlacementAware
+from bnet_mm.openmmlab.backbones.placement_aware import register_backbones
 
 
 class _NormsByLayer:
@@ -40,11 +37,4 @@ class _NormsByLayer:
             norm.requires_grad_(False)
 
 
-@MODELS.register_module(force=True)
-class ResNet(PlacementAware, _NormsByLayer, _ResNet):
-    """`mmaction.ResNet`; a BNET `norm_cfg` also takes `positions`."""
-
-
-@MODELS.register_module(force=True)
-class ResNetTSM(PlacementAware, _NormsByLayer, _ResNetTSM):
-    """`mmaction.ResNetTSM`; a BNET `norm_cfg` also takes `positions`."""
+globals().update(register_backbones('mmaction', _NormsByLayer))

@@ -1,26 +1,15 @@
 """What the placement-aware backbones of all libraries share."""
 
-from collections.abc import Callable
+from importlib import import_module
 
 from torch import nn
 
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, SyncBNET
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
-from bnet_mm.models.placement import add_control, enhance
 from bnet_mm.models.residual_blocks import join_ends
+from bnet_mm.openmmlab.backbones.funnel_aware import FunnelAware
+from bnet_mm.openmmlab.libraries import LIBRARIES
 from bnet_mm.openmmlab.loading import extend_mmengine
-
-# What the network is built with before one of this package's takes its place at some norms.
-PLAIN = {
-    BNET: dict(type='BN'),
-    SyncBNET: dict(type='SyncBN'),
-    GNET: dict(type='GN'),
-    SNET: dict(type='SN'),
-    INET: dict(type='IN', affine=True),
-    BNReLUConv: dict(type='BN'),
-}
-# Entries of a norm_cfg that say where and how, and not which normalization.
-PLACING = ('k', 'dilation', 'positions')
+from bnet_mm.openmmlab.norm_cfg import NormSpec
 
 # These are the networks that the paper's authors' checkpoints, and ImageNet's, are loaded into.
 extend_mmengine()
@@ -31,26 +20,21 @@ class PlacementAware:
 
     `norm_cfg=dict(type='BNET', k=5, positions='C')` builds the library's own network with plain BN
     (every other entry of `norm_cfg` applies to it) and then enhances the norms at `positions` (by
-    default the paper's place, see `bnet_mm.enhance`); `SyncBNET` does the same with SyncBN, `GNET`,
+    default the paper's, see `bnet_mm.enhance`); `SyncBNET` does the same with SyncBN, `GNET`,
     `SNET` and `INET` with GN, SN and IN, and `BNReLUConv` places the control of table 11. With any
     other `norm_cfg` the network is the library's own.
 
     Raises:
-        InputError: see `bnet_mm.enhance`.
+        InputError: see `NormSpec.parse` and `bnet_mm.enhance`.
     """
 
     def __init__(self, *args, norm_cfg: dict | None = None, **kwargs):
-        if norm_cfg is not None:
-            kwargs['norm_cfg'] = norm_cfg
-        kind = bnet_class(norm_cfg.get('type')) if norm_cfg is not None else None
-        if kind is None:
-            super().__init__(*args, **kwargs)
-            return
-        placing = {key: norm_cfg[key] for key in PLACING if key in norm_cfg}
-        super().__init__(*args, **{**kwargs, 'norm_cfg': plain_norm_cfg(norm_cfg)})
-        place: Callable[..., nn.Module] = add_control if kind is BNReLUConv else enhance
-        place(self, **placing)
-        join_ends(self)
+        spec = NormSpec.parse(norm_cfg)
+        norm_cfg = norm_cfg if spec is None else spec.plain
+        super().__init__(*args, **kwargs, **({} if norm_cfg is None else {'norm_cfg': norm_cfg}))
+        if spec is not None:
+            spec.place(self)
+            join_ends(self)
 
     def init_weights(self) -> None:
         fresh = not getattr(self, '_is_init', False)
@@ -64,21 +48,30 @@ class PlacementAware:
                         norm.zero_output()
 
 
-def bnet_class(norm_type: object) -> type[nn.Module] | None:
-    """Returns which of this package's norms the `type` of a norm_cfg means, or None.
+def register_backbones(scope: str, mixin: type | None = None) -> dict[str, type[nn.Module]]:
+    """Registers a library's backbones anew, placement-aware and under their own names.
 
     Args:
-        norm_type: a class, or a name with any scope.
+        scope: of the library; `LIBRARIES` says which of its backbones.
+        mixin: what else comes before the library's class.
+
+    Returns:
+        the classes by name, for the namespace of the calling module, where pickles find them.
     """
-    if isinstance(norm_type, str):
-        norm_type = norm_type.rpartition('.')[2]
-    return next((bnet for bnet in PLAIN if norm_type in (bnet, bnet.__name__)), None)
-
-
-def plain_norm_cfg(norm_cfg: dict) -> dict:
-    """Returns the `norm_cfg` of the plain norm that one of this package's is built on."""
-    kept = {key: value for key, value in norm_cfg.items() if key not in PLACING}
-    return {**kept, **PLAIN[bnet_class(norm_cfg['type'])]}
+    registry = import_module(f'{scope}.registry').MODELS
+    stock = import_module(f'{scope}.models.backbones')
+    classes: dict[str, type[nn.Module]] = {}
+    for name in LIBRARIES[scope].backbones:
+        funnel = (FunnelAware,) if name in LIBRARIES[scope].funnel else ()
+        bases = (*funnel, PlacementAware, *((mixin,) if mixin else ()), getattr(stock, name))
+        takes = ', and `act_cfg` FReLU' if funnel else ''
+        namespace = {
+            '__module__': f'{__package__}.{scope}',
+            '__doc__': f'`{scope}.{name}`; a BNET `norm_cfg` also takes `positions`{takes}.',
+        }
+        classes[name] = type(name, bases, namespace)
+        registry.register_module(name, module=classes[name], force=True)
+    return classes
 
 
 def _is_pretrained(backbone: nn.Module) -> bool:

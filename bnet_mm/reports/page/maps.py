@@ -10,7 +10,7 @@ from bnet_mm.analysis.layers import NoBNETError, chosen_layers
 from bnet_mm.analysis.pictures import no_longer_than
 from bnet_mm.engine.data.building import build_dataset, files_of
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.trained import load_trained
+from bnet_mm.openmmlab.models import load_model
 from bnet_mm.reports.attention import attention_rows
 from bnet_mm.reports.figures import embed_picture
 from bnet_mm.reports.heatmaps import heat_map_rows
@@ -101,7 +101,7 @@ def _heat_rows(c: Compared, image: Path) -> list[tuple[str, Row]]:
 
 
 def _attention_rows(c: Compared, image: Path) -> list[tuple[str, Row]]:
-    model, contents = load_trained(c.cfg.copy(), c.checkpoint)
+    model, contents = load_model(c.cfg.copy(), c.checkpoint)
     return attention_rows(c.cfg, model, contents, image)
 
 

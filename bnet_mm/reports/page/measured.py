@@ -7,14 +7,14 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from bnet_mm.analysis.running import clip_frames
 from bnet_mm.benchmark.interleaved import interleave, ratio
 from bnet_mm.benchmark.layers import saved_bytes
 from bnet_mm.benchmark.models import forward_job
 from bnet_mm.deploy import fuse
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab import dataless
 from bnet_mm.openmmlab.libraries import config_errors
+from bnet_mm.openmmlab.models import build_model
+from bnet_mm.openmmlab.running import clip_frames
 
 ROUNDS = 5
 
@@ -42,7 +42,7 @@ def measure(
     jobs, memory = {}, []
     for i, cfg in enumerate(cfgs):
         with config_errors():
-            model = dataless.build(cfg, device)
+            model = build_model(cfg, device)
         jobs[i, ''] = forward_job(model, cfg, shape, device)
         # What cannot be folded is timed as it is, and says so by what is missing.
         with suppress(InputError):

@@ -6,7 +6,7 @@ import torch
 
 from bnet_mm.analysis.complexity import config_costs, paper_row
 from bnet_mm.benchmark.machine import describe
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.running import input_shape
 from bnet_mm.reports.costs import LEGEND
 from bnet_mm.reports.page.compared import Compared
 from bnet_mm.reports.page.measured import ROUNDS, measure
@@ -16,7 +16,7 @@ from bnet_mm.reports.page.parts import Parts
 
 def costs_section(compared: Sequence[Compared], parts: Parts) -> Section:
     """Returns parameters and operations, as `tools/complexity.py` counts them."""
-    shape = dataless.input_shape(compared[0].cfg)
+    shape = input_shape(compared[0].cfg)
     counted = [
         parts.get(
             'costs',
@@ -51,7 +51,7 @@ def costs_section(compared: Sequence[Compared], parts: Parts) -> Section:
 def speed_section(compared: Sequence[Compared], parts: Parts) -> Section:
     """Returns the time of a forward pass and the bytes kept for the backward pass."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    shape = dataless.input_shape(compared[0].cfg)
+    shape = input_shape(compared[0].cfg)
     machine = {k: v for k, v in describe(device).items() if k != 'date'}
     measured = parts.get(
         'speed',

@@ -12,7 +12,7 @@ from bnet_mm.analysis.doctor import examine
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab import dataless
+from bnet_mm.openmmlab.models import build_model
 
 BNET3 = "norm_cfg=dict(type='BNET', k=3)"
 MODELS = {
@@ -56,7 +56,7 @@ def stages(model, images):
 def test_conversions_fusion_and_initializers(name, tmp_path):
     base, count = MODELS[name]
     cfg = config(base, tmp_path)
-    model = dataless.build(cfg, 'cpu')
+    model = build_model(cfg)
     assert len(kernels(model)) == count
     for _ in range(2):
         model.backbone.init_weights()

@@ -10,8 +10,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import TRANSFORMS
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.openmmlab import dataless
-from bnet_mm.openmmlab.sample import as_input
+from bnet_mm.openmmlab.models import build_model
+from bnet_mm.openmmlab.running import preprocessed
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = 'LoadImageFromFile'
@@ -53,29 +53,29 @@ def seen(model, scope: str, steps, sample: dict) -> torch.Tensor:
 def test_pictures(config, pack, blue_and_orange):
     picture, folder = blue_and_orange
     cfg = load_config(ROOT / f'configs/{config}.py')
-    model = dataless.build(cfg, 'cpu')
+    model = build_model(cfg)
     sample = {'img_path': str(folder / 'p.png'), 'seg_fields': [], 'reduce_zero_label': False}
     if pack == 'PackSegInputs':
         model.data_preprocessor.test_cfg = None
     pack = {'type': pack, 'meta_keys': ('img_path', 'img_shape', 'ori_shape')}
     theirs = seen(model, cfg.default_scope, (PICTURE, pack), sample)
-    torch.testing.assert_close(as_input(picture, model), theirs)
+    torch.testing.assert_close(preprocessed(picture, model), theirs)
 
 
 def test_video_frames(blue_and_orange):
     picture, folder = blue_and_orange
     cfg = load_config(ROOT / 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rgb.py')
-    model = dataless.build(cfg, 'cpu')
+    model = build_model(cfg)
     sample = {'filename': str(folder / 'v.avi'), 'start_index': 0, 'modality': 'RGB', 'label': 0}
     theirs = seen(model, 'mmaction', (*CLIP, 'PackActionInputs'), sample)
-    torch.testing.assert_close(as_input(picture, model)[..., 8:24, 8:24], theirs[..., 8:24, 8:24],
-                               atol=0.15, rtol=0)  # fmt: skip
+    ours, theirs = (t[..., 8:24, 8:24] for t in (preprocessed(picture, model), theirs))
+    torch.testing.assert_close(ours, theirs, atol=0.15, rtol=0)
 
 
 def test_cifar():
     cfg = load_config(ROOT / 'configs/resnet20_bnet3_cifar10.py')
-    model = dataless.build(cfg, 'cpu')
+    model = build_model(cfg)
     picture = np.full((32, 32, 3), (10, 130, 240), np.uint8)  # BGR
     rgb = torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)
     theirs = model.data_preprocessor({'inputs': [rgb]})['inputs']
-    torch.testing.assert_close(as_input(picture, model), theirs)
+    torch.testing.assert_close(preprocessed(picture, model), theirs)

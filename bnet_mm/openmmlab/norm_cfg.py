@@ -1,0 +1,120 @@
+"""A `norm_cfg` of this package's norms, parsed and checked once."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from bnet_mm.errors import InputError
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, SyncBNET
+from bnet_mm.layers.depthwise import check_kernel
+from bnet_mm.models.placement import add_control, check_positions, enhance
+from bnet_mm.openmmlab.config import walk
+
+# This package's norms, and the norm that each is built on.
+PLAIN = {
+    BNET: dict(type='BN'),
+    SyncBNET: dict(type='SyncBN'),
+    GNET: dict(type='GN'),
+    SNET: dict(type='SN'),
+    INET: dict(type='IN', affine=True),
+    BNReLUConv: dict(type='BN'),
+}
+PLACING = ('k', 'dilation', 'positions')
+# Entries that mmengine and mmcv take out before the layer is built.
+NOT_OF_LAYER = {'type', 'requires_grad', '_scope_', '_delete_'}
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """What a `norm_cfg` of this package says.
+
+    Attributes:
+        layer: `BNET`, `SyncBNET`, `GNET`, `SNET`, `INET` or `BNReLUConv`.
+        k: kernel size, odd.
+        dilation: distance between neighbouring taps, in pixels.
+        positions: letters of 'ABC', 'all', or None for the paper's position.
+        plain: the `norm_cfg` of the norm that it is built on, with all other entries.
+
+    Examples:
+        >>> spec = NormSpec.parse(dict(type='BNET', k=5, eps=1e-3))
+        >>> str(spec), spec.plain
+        ('BNET-5', {'type': 'BN', 'eps': 0.001})
+        >>> NormSpec.parse(dict(type='BN')) is None
+        True
+    """
+
+    layer: type[nn.Module]
+    k: int
+    dilation: int
+    positions: str | None
+    plain: dict
+
+    @classmethod
+    def parse(cls, norm_cfg: object, where: str = 'norm_cfg') -> 'NormSpec | None':
+        """Returns the spec of a `norm_cfg`, or None if it is of another norm, or no norm at all.
+
+        Args:
+            norm_cfg: a dict whose `type` is a class, or a name with any scope.
+            where: what to call it in an error.
+
+        Raises:
+            InputError: an entry is unknown, or its value cannot be used.
+        """
+        kind = norm_cfg.get('type') if isinstance(norm_cfg, dict) else None
+        if isinstance(kind, str):
+            kind = kind.rpartition('.')[2]
+        layer = next((norm for norm in PLAIN if kind in (norm, norm.__name__)), None)
+        if layer is None:
+            return None
+        entries = [
+            entry
+            for entry in inspect.signature(layer).parameters
+            if entry not in ('num_features', 'device', 'dtype', '_scope_')
+        ]
+        unknown = sorted(set(norm_cfg) - NOT_OF_LAYER - set(entries))
+        if unknown:
+            raise InputError(
+                f'{where}: {layer.__name__} takes no {unknown[0]!r}; its entries are '
+                f'{", ".join(entries)} and requires_grad'
+            )
+        try:
+            k, dilation = check_kernel(norm_cfg.get('k', 3), norm_cfg.get('dilation', 1))
+            positions = check_positions(norm_cfg.get('positions'))
+        except InputError as error:
+            raise InputError(f'{where}: {error}') from error
+        kept = {key: value for key, value in norm_cfg.items() if key not in PLACING}
+        return cls(layer, k, dilation, positions, {**kept, **PLAIN[layer]})
+
+    def __str__(self) -> str:
+        """The norm as the paper writes it: 'BNET-3'."""
+        name = f'{self.layer.__name__.removeprefix("Sync")}-{self.k}'
+        return name if self.dilation == 1 else f'{name} dilation {self.dilation}'
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Puts the norm into a model that was built with `plain`, and returns the model.
+
+        Raises:
+            InputError: see `bnet_mm.enhance`.
+        """
+        put = add_control if self.layer is BNReLUConv else enhance
+        return put(model, self.k, self.positions, self.dilation)
+
+
+def norm_specs(node: object, where: str = '') -> Iterator[tuple[str, dict, NormSpec]]:
+    """Yields path, dict and spec of every `norm_cfg` of this package in a config.
+
+    Raises:
+        InputError: one cannot be built; the message says where it stands.
+    """
+    for path, value in walk(node, where):
+        spec = NormSpec.parse(value, path)
+        if spec is not None:
+            yield path, value, spec
+
+
+def check_norms(model_cfg: object) -> None:
+    """Raises InputError for a `norm_cfg` in a model's config that this package cannot build."""
+    for _ in norm_specs(model_cfg, 'model'):
+        pass
