@@ -29,8 +29,8 @@ def deploy(
         cfg: a whole config.
         checkpoint: the trained weights.
         out: a `.pth`, `.pt` or `.safetensors` file.
-        shape: height and width of the pictures that it is checked on.
-        image: a picture to check it on, beside random values.
+        shape: height and width of the images that it is checked on.
+        image: an image to check it on, beside random values.
         device: where it is checked.
         force: whether `out` may be replaced.
 
@@ -48,8 +48,8 @@ def deploy(
     except (RuntimeError, AssertionError) as error:
         raise InputError(f'device {device} cannot be used: {error}') from error
     model.cfg, model.dataset_meta = cfg, _dataset_meta(cfg, contents.meta)
-    picture = None if image is None else read_image(image, model, shape)
-    fused = fuse(model, picture, shape)
+    inputs = None if image is None else read_image(image, model, shape)
+    fused = fuse(model, inputs, shape)
     save(fused, out, force)
     return fused.fusion
 

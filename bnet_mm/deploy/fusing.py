@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnet_mm.deploy.blocks import ResidualBlock
 from bnet_mm.deploy.recording import Recording, Run, record, runs_on
 from bnet_mm.deploy.structure import (
     Fusion,
+    ResidualBlock,
     Taps,
     fix_norms,
     folded_tensors,
@@ -45,18 +45,18 @@ def fuse(
     kernel, the addition and the ReLU become one call. Everything else stays as it was, and
     `fused.fusion` (a `Fusion`) says what and why.
 
-    Two checks, both in float64: every convolution on what it was called with and on random maps,
-    where its own norm may differ by the rounding of the new weights and no more; and all outputs of
-    the runs, where the exact weights may differ by 1e-9 of the largest value. A model that cannot
-    be run in float64 is compared in its own type.
+    Two checks, both in float64: every convolution on what it was called with and on random feature
+    maps, where its own norm may differ by the rounding of the new weights and no more; and all
+    outputs of the runs, where the exact weights may differ by 1e-9 of the largest value. A model
+    that cannot be run in float64 is compared in its own type.
 
     Args:
         model: a trained model; it is left as it is. It needs three times its memory.
-        inputs: what it is run on: None for a random picture (which OpenMMLab's models and
-            networks of one picture take); a tensor `(N, C, H, W)` or a tuple of tensors, its
+        inputs: what it is run on: None for a random image (which OpenMMLab's models and
+            networks of one image take); a tensor `(N, C, H, W)` or a tuple of tensors, its
             arguments, for these and for random ones; or a function that runs the model it is given
             and returns its outputs. That model is in float64.
-        shape: height and width of the random picture.
+        shape: height and width of the random image.
 
     Returns:
         The folded copy, in evaluation mode. What is folded already comes back as a copy.

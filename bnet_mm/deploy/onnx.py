@@ -46,8 +46,8 @@ def export_onnx(
 ) -> Export:
     """Writes the model of `cfg` as ONNX.
 
-    The input is `(N, 3, H, W)`, normalized as the model's data preprocessor does it; the number of
-    pictures is free. A segmentor gives `logits` `(N, classes, H, W)`, a classifier `(N, classes)`,
+    The input is `(N, C, H, W)`, normalized as the model's data preprocessor does it; the number of
+    images is free. A segmentor gives `logits` `(N, classes, H, W)`, a classifier `(N, classes)`,
     a backbone its stages.
 
     Args:
@@ -91,7 +91,7 @@ def export_onnx(
                 hint = '' if fixed else ': the model has no free size in ONNX, say --static'
                 raise InputError(
                     f'onnxruntime differs from torch by {difference:.1e} of the largest value, for '
-                    f'pictures of {h}x{w}{hint}; nothing was written'
+                    f'images of {h}x{w}{hint}; nothing was written'
                 )
             differences.append(difference)
 
@@ -127,30 +127,23 @@ def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module,
         model.backbone.eval()  # which returns nothing
         return model.backbone, []
     # A wrapper is born in training mode, and the older exporter gives its mode to all inside it.
-    net = _Segmentor(model) if scope == 'mmseg' else _Classifier(model)
-    return net.eval(), ['logits']
+    return _Logits(model).eval(), ['logits']
 
 
-class _Segmentor(nn.Module):
+class _Logits(nn.Module):
+    """A segmentor or classifier that takes images and gives logits, at a segmentor's image size."""
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.align_corners = getattr(model.decode_head, 'align_corners', False)
+        self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
 
     def forward(self, input: Tensor) -> Tensor:
         logits = self.model(input, mode='tensor')
-        return F.interpolate(
-            logits, size=input.shape[2:], mode='bilinear', align_corners=self.align_corners
-        )
-
-
-class _Classifier(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.model(input, mode='tensor')
+        if logits.dim() == 2:
+            return logits
+        size, align = input.shape[2:], self.align_corners
+        return F.interpolate(logits, size=size, mode='bilinear', align_corners=align)
 
 
 def _export(

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, VISBACKENDS, VISUALIZERS
 
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.config import walk
 from bnet_mm.openmmlab.libraries import LIBRARIES, check_library
 
 # What building and the libraries' own inference functions look at.
@@ -68,8 +69,8 @@ def config_of_text(text: str) -> Config:
     if scope not in LIBRARIES:
         raise InputError(f'the config in the file is of no OpenMMLab library: {scope!r}')
     check_library(scope)
-    _check_model(content['model'], 'config.model')
-    _check(content, 'config', _registered(scope))
+    _check_model(content['model'])
+    _check_types(content, _registered(scope))
     return Config(content)
 
 
@@ -156,17 +157,15 @@ def _registered(scope: str) -> dict[str, set[str]]:
     return names
 
 
-def _check(node: object, where: str, names: dict[str, set[str]]) -> None:
-    if isinstance(node, dict):
+def _check_types(content: dict, names: dict[str, set[str]]) -> None:
+    """Refuses a type that is not registered, and a scope that is no library's."""
+    for where, node in walk(content, 'config'):
+        if not isinstance(node, dict):
+            continue
         if 'type' in node:
             _check_type(node['type'], f'{where}.type', names)
         if node.get('_scope_', SCOPES[0]) not in SCOPES:
             raise InputError(f'{where} was refused: it is of the scope {node["_scope_"]!r}')
-        for key, value in node.items():
-            _check(value, f'{where}.{key}', names)
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            _check(value, f'{where}.{i}', names)
 
 
 def _check_type(kind: object, where: str, names: dict[str, set[str]]) -> None:
@@ -185,15 +184,11 @@ def _check_type(kind: object, where: str, names: dict[str, set[str]]) -> None:
         )
 
 
-def _check_model(node: object, where: str) -> None:
+def _check_model(model: dict) -> None:
     """Refuses what has files read while a model is built."""
-    if isinstance(node, dict):
-        for key, value in node.items():
+    for where, node in walk(model, 'config.model'):
+        for key, value in node.items() if isinstance(node, dict) else ():
             if _is_source(key, value):
                 raise InputError(f'{where}.{key} was refused: the weights are in the file itself')
-            _check_model(value, f'{where}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            _check_model(value, f'{where}.{i}')
-    elif isinstance(node, str) and ('/' in node or '\\' in node):
-        raise InputError(f'{where} was refused: {node!r} names a file')
+        if isinstance(node, str) and ('/' in node or '\\' in node):
+            raise InputError(f'{where} was refused: {node!r} names a file')

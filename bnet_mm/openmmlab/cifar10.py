@@ -15,15 +15,15 @@ SIZE = (32, 32)
 
 @DATASETS.register_module(force=True)
 class CIFAR10(_CIFAR10):
-    """`mmpretrain.CIFAR10` that also takes pictures in a folder for each class.
+    """`mmpretrain.CIFAR10` that also takes images in a folder for each class.
 
     Where `data_root` has folders `train` and `test` (or `val`) with a folder `airplane`,
-    `automobile`, ... each, the pictures in there are read once, and samples are as the library's:
+    `automobile`, ... each, the images in there are read once, and samples are as the library's:
     `img`, `(32, 32, 3)` in RGB, and `gt_label`. Otherwise it is the library's own, which reads the
     published batches, and downloads them where they are not there.
 
     Raises:
-        InputError: a folder is missing, or a file in it is no picture of 32 x 32.
+        InputError: a folder is missing, or a file in it is no image of 32 x 32.
     """
 
     def load_data_list(self) -> list[dict]:
@@ -38,7 +38,7 @@ class CIFAR10(_CIFAR10):
             )
             if not files:
                 raise InputError(
-                    f'{split / name} has no pictures; CIFAR-10 in folders has one for each of '
+                    f'{split / name} has no images; CIFAR-10 in folders has one for each of '
                     f'{", ".join(self.CLASSES)}'
                 )
             samples += [{'img': _read(file), 'gt_label': label} for file in files]
@@ -70,13 +70,13 @@ def folder_of(root: str, split: str) -> Path | None:
 
 def _read(file: Path) -> np.ndarray:
     try:
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert('RGB'))
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert('RGB'))
     except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f'{file} cannot be read as a picture ({error})') from error
+        raise InputError(f'{file} cannot be read as an image ({error})') from error
     if pixels.shape[:2] != SIZE:
         raise InputError(
-            f'{file} is {pixels.shape[1]}x{pixels.shape[0]} pixels, and pictures of CIFAR-10 are '
+            f'{file} is {pixels.shape[1]}x{pixels.shape[0]} pixels, and images of CIFAR-10 are '
             f'32x32'
         )
     return pixels

@@ -11,7 +11,7 @@ from torch import nn
 
 import bnet_mm
 from bnet_mm.deploy import fuse
-from bnet_mm.deploy.blocks import ResidualBlock
+from bnet_mm.deploy.structure import ResidualBlock
 from bnet_mm.layers import EnhancedNorm
 
 

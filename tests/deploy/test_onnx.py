@@ -54,7 +54,7 @@ def test_classifier(classifier, dynamo, free_size, tmp_path):
 def test_segmentor_and_its_pooling(tiny_segmentor, tmp_path):
     cfg = load_config(tiny_segmentor)
     weights = trained(cfg, tmp_path / 'x.pth')
-    with pytest.raises(InputError, match='pictures of 129x127: the model has no free size'):
+    with pytest.raises(InputError, match='images of 129x127: the model has no free size'):
         export_onnx(cfg, weights, tmp_path / 'x.onnx', shape=(96, 96))
     assert not (tmp_path / 'x.onnx').exists()
     written = export_onnx(cfg, weights, tmp_path / 'x.onnx', shape=(96, 96), free_size=False)

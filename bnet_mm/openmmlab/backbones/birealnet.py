@@ -122,7 +122,7 @@ class BiRealNet(PlacementAware, _BiRealNet):
 
     Args:
         depth: 18 or 34.
-        in_channels: of the picture.
+        in_channels: of the image.
         base_channels: width of the first stage.
         out_indices: stages, from 0 to 3, whose outputs are returned.
         frozen_stages: stages that are not trained, with the stem; -1 for none.

@@ -68,7 +68,7 @@ class _CifarResNet(_ResNet_CIFAR):
 
 @MODELS.register_module()
 class CifarResNet(PlacementAware, _CifarResNet):
-    """ResNet-20, -32, -44, -56 and -110 for pictures of 32 x 32 (He et al., 2016, section 4.2).
+    """ResNet-20, -32, -44, -56 and -110 for images of 32 x 32 (He et al., 2016, section 4.2).
 
     Not `ResNet_CIFAR`, which is the ImageNet networks with a smaller stem. A BNET `norm_cfg` also
     takes `positions`. Published weights of these networks load by `load_from`.

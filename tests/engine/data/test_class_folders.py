@@ -117,10 +117,10 @@ def test_broken_cifar_folders_are_named(cifar):
     with pytest.raises(InputError, match=r'cat/1\.png is 33x32 pixels'):
         build_cifar(cifar)
     (cifar / 'train/cat/1.png').write_bytes(b'no picture')
-    with pytest.raises(InputError, match=r'cat/1\.png cannot be read as a picture'):
+    with pytest.raises(InputError, match=r'cat/1\.png cannot be read as an image'):
         build_cifar(cifar)
     shutil.rmtree(cifar / 'train/cat')
-    with pytest.raises(InputError, match='cat has no pictures'):
+    with pytest.raises(InputError, match='cat has no images'):
         build_cifar(cifar)
     shutil.rmtree(cifar / 'train')
     with pytest.raises(InputError, match='none for its train split'):
