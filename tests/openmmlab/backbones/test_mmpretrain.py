@@ -136,7 +136,7 @@ def test_bi_real_net():
     binary = block.conv1.weight.abs().mean((1, 2, 3), keepdim=True) * block.conv1.weight.sign()
     expected = block.norm1(F.conv2d(y.sign(), binary, padding=1)) + y
     torch.testing.assert_close(block(y), expected)
-    with pytest.raises(KeyError, match='depth is one of'):
+    with pytest.raises(KeyError, match='invalid depth 50'):
         build('BiRealNet', depth=50)
 
 
