@@ -82,7 +82,8 @@ def fuse(
     except Exception:
         # Whatever a model, or a compiled operator in it, says of a type that it has not.
         precise = deepcopy(fused)
-        recording = _record_in_own_type(precise, runs)
+        with _any_failure(f'{type(model).__name__} cannot be run on these inputs'):
+            recording = record(precise, runs)
     if not recording.outputs:
         raise InputError(f'{type(model).__name__} gave no tensors that could be compared')
     fusion = Fusion(left=recording.left)
@@ -96,17 +97,18 @@ def fuse(
     return fused
 
 
-def _record_in_own_type(model: nn.Module, runs: list[Run]) -> Recording:
+@contextmanager
+def _any_failure(sentence: str) -> Iterator[None]:
+    """Turns an exception into an InputError: a model may fail in any way where it does not fit."""
     try:
-        return record(model, runs)
+        yield
     except InputError:
         raise
     except Exception as error:
-        # A model may fail in any way on what it was not made for.
         reason = str(error).strip().split('\n')[0][:200]
         raise InputError(
-            f'{type(model).__name__} cannot be run on these inputs ({type(error).__name__}: '
-            f'{reason}): give fuse() inputs that it takes, or another shape'
+            f'{sentence} ({type(error).__name__}: {reason}): give fuse() inputs that it takes, or '
+            f'another shape'
         ) from error
 
 
@@ -212,34 +214,42 @@ def _join_ends(fused: nn.Module, precise: nn.Module, recording: Recording, fusio
 def _compare(precise: nn.Module, runs: list[Run], expected: list[Tensor]) -> float:
     """Returns how far the folded model's outputs are from the trained one's, both unrounded."""
     exact = weight_of(precise).dtype == torch.float64
-    with torch.no_grad(), _default_type(torch.float64 if exact else torch.get_default_dtype()):
-        outputs = [t for run in runs for t in tensors_in(run(precise))]
-    worst = _largest_difference(outputs, expected)
-    if not worst <= _tolerance(precise):
-        raise InputError(
-            f'{type(precise).__name__} would not stay equal when folded: an output differs by '
-            f'{worst:.1e} of its largest value, so it uses its convolutions or norms in a way that '
-            f'a run does not show, or it never gives the same twice; nothing was changed'
+    with _default_type(torch.float64 if exact else torch.get_default_dtype()):
+        return _checked_difference(
+            precise,
+            runs,
+            expected,
+            'an output differs by {:.1e} of its largest value, so it uses its convolutions or '
+            'norms in a way that a run does not show, or it never gives the same twice',
         )
-    return worst
 
 
 def _try_out(fused: nn.Module, runs: list[Run], expected: list[Tensor]) -> None:
     """Runs what is handed out, in its own type, against the outputs in float64."""
     dtype = weight_of(fused).dtype
-    try:
-        with torch.no_grad():
-            outputs = [t for run in runs for t in tensors_in(run(fused))]
-    except Exception as error:
-        # As in _record_in_own_type; a CPU may lack an operator for half precision.
-        reason = str(error).strip().split('\n')[0][:200]
-        raise InputError(f'{type(fused).__name__} cannot be run in {dtype}: {reason}') from error
-    worst = _largest_difference(outputs, expected)
-    if not worst <= _tolerance(fused):
-        raise InputError(
-            f'{type(fused).__name__} would not stay equal when folded: in {dtype} an output '
-            f'differs by {worst:.1e} of its largest value; nothing was changed'
+    # A CPU may lack an operator for half precision.
+    with _any_failure(f'{type(fused).__name__} cannot be run in {dtype}'):
+        _checked_difference(
+            fused,
+            runs,
+            expected,
+            f'in {dtype} an output differs by {{:.1e}} of its largest value',
         )
+
+
+@torch.no_grad()
+def _checked_difference(
+    model: nn.Module, runs: list[Run], expected: list[Tensor], sentence: str
+) -> float:
+    """Returns the largest relative difference of outputs, or says that it is too large."""
+    outputs = [t for run in runs for t in tensors_in(run(model))]
+    worst = _largest_difference(outputs, expected)
+    if not worst <= _tolerance(model):
+        raise InputError(
+            f'{type(model).__name__} would not stay equal when folded: {sentence.format(worst)}; '
+            f'nothing was changed'
+        )
+    return worst
 
 
 def _largest_difference(outputs: list[Tensor], expected: list[Tensor]) -> float:

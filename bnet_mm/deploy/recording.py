@@ -99,8 +99,23 @@ class _Recorder(TorchDispatchMode):
                 self.owners.setdefault(id(module.weight), []).append(module)
         self.misused: set[int] = set()  # weights that something else than a convolution reads
 
-    def hooks(self) -> '_Hooks':
-        return _Hooks(self)
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Keeps the hooks on norms, convolutions and blocks for as long as they are needed."""
+        handles = []
+        for norm in self.norms.values():
+            handles.append(norm.register_forward_pre_hook(self.before_norm, with_kwargs=True))
+            handles.append(norm.register_forward_hook(self.after_norm, always_call=True))
+        for module in self.model.modules():
+            if isinstance(module, nn.Conv2d) or is_known(module):
+                handles.append(
+                    module.register_forward_pre_hook(self.before_module, with_kwargs=True)
+                )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
@@ -177,29 +192,6 @@ class _Recorder(TorchDispatchMode):
         if not known or self.module_calls.get(id(conv), 0) != len(calls):
             return 'is not used by calling it'
         return None
-
-
-class _Hooks:
-    """The hooks of a recorder, for as long as they are needed."""
-
-    def __init__(self, recorder: _Recorder):
-        self.recorder = recorder
-        self.handles: list = []
-
-    def __enter__(self) -> None:
-        recorder, handles = self.recorder, self.handles
-        for norm in recorder.norms.values():
-            handles.append(norm.register_forward_pre_hook(recorder.before_norm, with_kwargs=True))
-            handles.append(norm.register_forward_hook(recorder.after_norm, always_call=True))
-        for module in recorder.model.modules():
-            if isinstance(module, nn.Conv2d) or is_known(module):
-                handles.append(
-                    module.register_forward_pre_hook(recorder.before_module, with_kwargs=True)
-                )
-
-    def __exit__(self, *unused) -> None:
-        for handle in self.handles:
-            handle.remove()
 
 
 def _storage(tensor: Tensor) -> int | None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.errors import InputError
-from bnet_mm.layers import DepthwiseTransform, EnhancedNorm
+from bnet_mm.layers import DepthwiseTransform, EnhancedNorm, named_norms
 from bnet_mm.layers.depthwise import depthwise_transform
 from bnet_mm.models.residual_blocks import JoinedEnd, parts_of
 
@@ -140,8 +140,7 @@ def is_norm(module: nn.Module) -> bool:
 
 def norms_of(model: nn.Module) -> dict[str, nn.Module]:
     """Returns the batch norms over maps and the BNETs of `model` by name, each module once."""
-    inside = {id(m.norm) for m in model.modules() if isinstance(m, EnhancedNorm)}
-    return {n: m for n, m in model.named_modules() if is_norm(m) and id(m) not in inside}
+    return {name: norm for name, norm in named_norms(model) if is_norm(norm)}
 
 
 def unfit(norm: nn.Module) -> str | None:
@@ -216,16 +215,10 @@ def fix_norms(model: nn.Module) -> None:
 
     A norm with hooks keeps them, and stays a batch norm.
     """
-    inside = {id(m.norm) for m in model.modules() if isinstance(m, EnhancedNorm)}
-    for module in list(model.modules()):
-        plain = _is_batch_norm_2d(module) or type(module) in (nn.BatchNorm1d, nn.BatchNorm3d)
-        if (
-            plain
-            and id(module) not in inside
-            and module.running_mean is not None
-            and not is_watched(module)
-        ):
-            replace(model, module, FixedNorm(module).eval())
+    for _, norm in list(named_norms(model)):
+        plain = _is_batch_norm_2d(norm) or type(norm) in (nn.BatchNorm1d, nn.BatchNorm3d)
+        if plain and norm.running_mean is not None and not is_watched(norm):
+            replace(model, norm, FixedNorm(norm).eval())
 
 
 def restructure(model: nn.Module, fusion: Fusion) -> None:
