@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from bnet_mm.checkpoint.kernels import energy_outside_centre
+from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, is_plain_norm
 from bnet_mm.layers.fused import computed_by

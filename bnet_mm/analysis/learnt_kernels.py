@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis.layers import stage_of
 from bnet_mm.analysis.pairs import Pair
-from bnet_mm.checkpoint.kernels import energy_outside_centre
+from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.openmmlab.running import clip_frames, sized_errors, weight_of

@@ -1,15 +1,20 @@
-"""What residual network a backbone's tensors belong to."""
+"""The residual network that a backbone's tensors belong to: which it is, and whether it is whole.
+
+Every `state` here is a backbone's, under the common names (see `bnet_mm.checkpoint.layouts`).
+"""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from bnet_mm.checkpoint.layouts import plain_form
 from bnet_mm.errors import InputError
+from bnet_mm.models.blocks import BASIC_BLOCK, BOTTLENECK, LETTERS
 
-NORM_TENSORS = ('weight', 'bias', 'running_mean', 'running_var')
-DEPTHS = {
+DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ('basic', (2, 2, 2, 2)): 18,
     ('basic', (3, 4, 6, 3)): 34,
     ('bottleneck', (3, 4, 6, 3)): 50,
@@ -49,10 +54,27 @@ class Architecture:
         """50 of a ResNet-50; None where the number of blocks has no name."""
         return DEPTHS.get((self.block, self.blocks))
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is a Wide ResNet, which no OpenMMLab library has."""
+        return self.groups == 1 and self.base_width != self.base_channels
+
+    @property
+    def letters(self) -> dict[str, int]:
+        """The positions of a block's norms (paper, table 10), and the number of each: `bn3`."""
+        return LETTERS[BASIC_BLOCK if self.block == 'basic' else BOTTLENECK]
+
+    def norms_at(self, positions: str) -> list[str]:
+        """Returns the common names of the norms at some positions, 'C' or 'AC', of every block."""
+        return [
+            f'layer{stage}.{block}.bn{self.letters[letter]}'
+            for stage, count in enumerate(self.blocks, 1)
+            for block in range(count)
+            for letter in positions
+        ]
+
     def __str__(self) -> str:
-        kind = 'ResNeXt' if self.groups > 1 else 'ResNet'
-        if self.groups == 1 and self.base_width != self.base_channels:
-            kind = 'Wide ResNet'
+        kind = 'ResNeXt' if self.groups > 1 else 'Wide ResNet' if self.is_wide else 'ResNet'
         if self.deep_stem:
             kind += 'V1d' if self.avg_down else 'V1c'
         name = (
@@ -65,126 +87,196 @@ class Architecture:
         return name if self.base_channels == 64 else f'{name}, {self.base_channels} wide'
 
 
-def block_counts(names: list[str]) -> tuple[int, ...]:
-    """Returns how many blocks each stage has, from the common names of a backbone's tensors."""
-    last: dict[int, int] = {}
-    for name in names:
-        found = re.match(r'layer(\d+)\.(\d+)\.', name)
-        if found:
-            stage, block = int(found[1]), int(found[2])
-            last[stage] = max(last.get(stage, 0), block + 1)
-    return tuple(last[stage] for stage in sorted(last))
-
-
-def infer_architecture(state: dict[str, Tensor]) -> Architecture:
-    """Returns the network whose backbone `state` is, under the common names.
+def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
+    """Returns the network whose backbone `state` is.
 
     Raises:
         InputError: a tensor that every residual network has is missing.
     """
+    block, blocks, _ = _outline(state)
     deep_stem = 'stem.0.weight' in state
-    first_conv = state.get('stem.0.weight' if deep_stem else 'conv1.weight')
-    stem = state.get('stem.6.weight') if deep_stem else first_conv
-    first, middle = state.get('layer1.0.conv1.weight'), state.get('layer1.0.conv2.weight')
-    last = state.get('layer1.0.conv3.weight')
-    needed = [('stem', stem), ('layer1.0.conv1', first), ('layer1.0.conv2', middle)]
-    if last is not None:
-        needed.append(('layer1.0.conv3', last))
-    for name, value in needed:
+
+    def conv(place: str, name: str) -> Tensor:
+        value = state.get(f'{name}.weight')
         if value is None or value.ndim != 4 or 0 in value.shape:
             raise InputError(
-                f'the checkpoint is incomplete: it has no convolution weight of {name}, '
+                f'the checkpoint is incomplete: it has no convolution weight of {place}, '
                 f'which every residual network has'
             )
+        return value
+
+    stem = conv('stem', 'stem.6' if deep_stem else 'conv1')
+    first, middle = (conv(name, name) for name in ('layer1.0.conv1', 'layer1.0.conv2'))
     width, groups = first.shape[0], middle.shape[0] // middle.shape[1]
+    last = conv('layer1.0.conv3', 'layer1.0.conv3') if block == 'bottleneck' else None
     branch = state.get('layer2.0.downsample.1.weight')
     return Architecture(
-        block='basic' if last is None else 'bottleneck',
-        blocks=block_counts(list(state)),
+        block=block,
+        blocks=blocks,
         stem_channels=stem.shape[0],
         base_channels=width if last is None else last.shape[0] // 4,
         groups=groups,
         base_width=width // max(groups, 1),
-        small_input=first_conv.shape[-1] == 3 and not deep_stem,
+        small_input=stem.shape[-1] == 3 and not deep_stem,
         deep_stem=deep_stem,
         avg_down=branch is not None and branch.ndim == 4,
     )
 
 
-def check_complete(state: dict[str, Tensor]) -> None:
-    """Checks that a backbone's `state` has every tensor, and each norm as many values as channels.
+def check_complete(state: Mapping[str, Tensor], architecture: Architecture) -> None:
+    """Checks that a backbone has every tensor, and each norm as many values as channels.
 
     Counters of batches may be absent.
 
     Raises:
-        InputError: something is missing, or does not fit its convolution.
+        InputError: something is missing, has no place, or does not fit its convolution.
     """
-    missing, expected = [], set()
-    for conv, site in _convolutions(state):
-        bnet = any(
-            f'{site}.{name}' in state for name in ('dw.weight', 'dw.bias', 'norm.running_var')
-        )
-        scale, norm = ('dw.', 'norm.') if bnet else ('', '')
-        names = [f'{site}.{norm}running_mean', f'{site}.{norm}running_var']
-        names += [f'{site}.{scale}weight', f'{site}.{scale}bias']
-        counters = [f'{site}.num_batches_tracked', f'{site}.norm.num_batches_tracked']
-        expected.update((f'{conv}.weight', *names, *counters))
-        absent = [name for name in (f'{conv}.weight', *names) if name not in state]
+    missing: list[str] = []
+    expected: set[str] = set()
+    for conv, site in _convolutions(state, architecture):
+        names = [f'{conv}.weight', *_norm_tensors(state, site)]
+        expected |= {*names, f'{site}.num_batches_tracked', f'{site}.norm.num_batches_tracked'}
+        absent = [name for name in names if name not in state]
         missing += absent
-        if absent:
-            continue
-        plain = [name for name in NORM_TENSORS if bnet and f'{site}.{name}' in state]
-        if plain:
-            raise InputError(
-                f'{site} is a BNET and has {plain[0]} of a plain norm beside it: the checkpoint '
-                f'has two norms for one place'
-            )
-        if state[f'{conv}.weight'].ndim != 4 or 0 in state[f'{conv}.weight'].shape:
-            raise InputError(f'{conv}.weight is no convolution: the checkpoint is damaged')
-        channels = state[f'{conv}.weight'].shape[0]
-        for name in names:
-            shape = tuple(state[name].shape)
-            kernel = name == f'{site}.dw.weight'
-            if (kernel and shape != (channels, 1, *shape[-1:] * 2)) or (
-                not kernel and shape != (channels,)
-            ):
-                wanted = f'({channels}, 1, k, k)' if kernel else f'({channels},)'
-                raise InputError(
-                    f'{name} has shape {shape}, and after a convolution of {channels} channels it '
-                    f'must be {wanted}: the checkpoint is damaged'
-                )
-            if kernel and shape[-1] % 2 == 0:
-                raise InputError(f'{name} has {shape[-1]}x{shape[-1]} kernels, and k is odd')
+        if not absent:
+            _check_shapes(state, names)
     if missing:
-        shown = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
         raise InputError(
             f'the checkpoint is incomplete: {len(missing)} tensors are missing of a network that '
-            f'has {len(state)} others: {shown}'
+            f'has {len(state)} others: {some(missing)}'
         )
     strange = [name for name in state if name not in expected]
     if strange:
-        shown = ', '.join(strange[:3]) + (', ...' if len(strange) > 3 else '')
         raise InputError(
             f'{len(strange)} tensors have no place in a residual network of these blocks, and what '
-            f'the network computes is not known: {shown}'
+            f'the network computes is not known: {some(strange)}'
         )
 
 
-def _convolutions(state: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+def check_same(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Checks that a checkpoint's backbone is the model's, but for the size of BNET's kernels.
+
+    Args:
+        state: the checkpoint's tensors.
+        own: the model's.
+
+    Raises:
+        InputError: the networks differ, in which case nothing of the checkpoint may be loaded.
+    """
+    (block, blocks, stem), (own_block, own_blocks, own_stem) = _outline(state), _outline(own)
+    if block != own_block:
+        raise InputError(
+            f'checkpoint has {block} blocks, the model {own_block} blocks, at layer1.0'
+        )
+    # A network may have fewer stages: detectors on C4 leave the last one out.
+    if blocks[: len(own_blocks)] != own_blocks:
+        raise InputError(
+            f'checkpoint has {blocks} blocks in its stages, the model {own_blocks}: they differ in '
+            f'depth'
+        )
+    if stem != own_stem:
+        raise InputError(f'checkpoint has a stem of {stem}, the model of {own_stem}')
+    places = {plain_form(name): name for name in own}
+    for name, value in state.items():
+        place = places.pop(plain_form(name), None)
+        if place is None:
+            continue
+        site, _, leaf = name.rpartition('.dw.')
+        if leaf == 'weight' and value.ndim == 4 and '.dw.' not in place:
+            k = value.shape[-1]
+            raise InputError(
+                f'checkpoint has {k}x{k} kernels, the model plain batch normalization, at {site}: '
+                f"build the model with type='BNET', k={k} there"
+            )
+        shape, own_shape = _shape(name, value), _shape(place, own[place])
+        alike = shape[2:] == own_shape[2:]
+        # Another number of input channels is the user's choice, and the loader says so.
+        first = name in ('conv1.weight', 'stem.0.weight') and shape[:1] == own_shape[:1]
+        if shape != own_shape and not (first and alike):
+            raise InputError(
+                f'checkpoint has {name} of shape {tuple(value.shape)}, the model of '
+                f'{tuple(own[place].shape)}: they differ in {"width" if alike else "their layers"}'
+            )
+    lacking = [name for name in places.values() if not name.endswith('num_batches_tracked')]
+    if lacking:
+        raise InputError(
+            f'checkpoint lacks {len(lacking)} tensors of the backbone that the model has, '
+            f'{lacking[0]} for one'
+        )
+
+
+def some(names: list[str]) -> str:
+    """Returns the first of many names, and how many more there are."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+
+
+def _outline(names: Iterable[str]) -> tuple[str, tuple[int, ...], str]:
+    """Returns kind of block, number of blocks in each stage, and what the stem consists of."""
+    names = set(names)
+    places = {found[0] for name in names if (found := re.match(r'layer\d+\.\d+(?=\.)', name))}
+    blocks = Counter(int(place.partition('.')[0].removeprefix('layer')) for place in places)
+    return (
+        'bottleneck' if any('.0.conv3.' in name for name in names) else 'basic',
+        tuple(blocks[stage] for stage in sorted(blocks)),
+        'three convolutions' if 'stem.0.weight' in names else 'one convolution',
+    )
+
+
+def _convolutions(
+    state: Mapping[str, Tensor], architecture: Architecture
+) -> Iterator[tuple[str, str]]:
     """Yields each convolution that the network must have, with the norm after it."""
-    arch = infer_architecture(state)
-    if arch.deep_stem:
+    if architecture.deep_stem:
         yield from (('stem.0', 'stem.1'), ('stem.3', 'stem.4'), ('stem.6', 'stem.7'))
     else:
         yield 'conv1', 'bn1'
-    for stage, count in enumerate(arch.blocks, 1):
+    bottleneck = architecture.block == 'bottleneck'
+    for stage, count in enumerate(architecture.blocks, 1):
         for block in range(count):
-            prefix = f'layer{stage}.{block}'
-            for i in range(1, 4 if arch.block == 'bottleneck' else 3):
-                yield f'{prefix}.conv{i}', f'{prefix}.bn{i}'
+            for i in range(1, 4 if bottleneck else 3):
+                yield f'layer{stage}.{block}.conv{i}', f'layer{stage}.{block}.bn{i}'
         branch = f'layer{stage}.0.downsample'
         # The first stage of basic blocks changes neither size nor channels; networks for CIFAR pad.
-        needed = not arch.small_input and (stage > 1 or arch.block == 'bottleneck')
+        needed = not architecture.small_input and (stage > 1 or bottleneck)
         if needed or any(name.startswith(f'{branch}.') for name in state):
-            conv = 1 if arch.avg_down else 0
+            conv = 1 if architecture.avg_down else 0
             yield f'{branch}.{conv}', f'{branch}.{conv + 1}'
+
+
+def _norm_tensors(state: Mapping[str, Tensor], site: str) -> list[str]:
+    """Returns the names that the norm at `site` must have, a BNET's or a plain one's."""
+    bnet = any(f'{site}.{name}' in state for name in ('dw.weight', 'dw.bias', 'norm.running_var'))
+    plain = [f'{site}.{name}' for name in ('running_mean', 'running_var', 'weight', 'bias')]
+    if not bnet:
+        return plain
+    for name in plain:
+        if name in state:
+            raise InputError(
+                f'{site} is a BNET and has {name.rpartition(".")[2]} of a plain norm beside it: '
+                f'the checkpoint has two norms for one place'
+            )
+    names = ('norm.running_mean', 'norm.running_var', 'dw.weight', 'dw.bias')
+    return [f'{site}.{name}' for name in names]
+
+
+def _check_shapes(state: Mapping[str, Tensor], names: list[str]) -> None:
+    """Checks the shapes of a convolution's weight and of the norm after it, which `names` are."""
+    weight = state[names[0]]
+    if weight.ndim != 4 or 0 in weight.shape:
+        raise InputError(f'{names[0]} is no convolution: the checkpoint is damaged')
+    channels = weight.shape[0]
+    for name in names[1:]:
+        shape, kernel = tuple(state[name].shape), name.endswith('.dw.weight')
+        if shape != ((channels, 1, *shape[-1:] * 2) if kernel else (channels,)):
+            wanted = f'({channels}, 1, k, k)' if kernel else f'({channels},)'
+            raise InputError(
+                f'{name} has shape {shape}, and after a convolution of {channels} channels it must '
+                f'be {wanted}: the checkpoint is damaged'
+            )
+        if kernel and shape[-1] % 2 == 0:
+            raise InputError(f'{name} has {shape[-1]}x{shape[-1]} kernels, and k is odd')
+
+
+def _shape(name: str, value: Tensor) -> tuple[int, ...]:
+    """Returns the shape that counts: a norm has as many values as channels, in either form."""
+    return tuple(value.shape[:1] if name.endswith('.dw.weight') else value.shape)

@@ -1,4 +1,4 @@
-"""What the parts of a checkpoint are: the weights, and what stands beside them."""
+"""The parts of a checkpoint: the weights, and what stands beside them."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,17 @@ from torch import Tensor
 
 from bnet_mm.errors import InputError
 
-# Where trainers put the weights: OpenMMLab and the authors, torchvision's and CIFAR trainings.
+# Where trainings put the weights: OpenMMLab's and the authors', torchvision's and CIFAR's.
 STATES = ('state_dict', 'model', 'net')
-TRAINING = 'state of the training'
 COPY = 'a second copy of the weights (EMA)'
 BESIDE = {
-    **dict.fromkeys(
-        ('optimizer', 'optimizers', 'opt', 'param_schedulers', 'lr_scheduler'), TRAINING
-    ),
-    **dict.fromkeys(('scheduler', 'amp_scaler', 'scaler', 'loss_scaler', 'message_hub'), TRAINING),
-    **dict.fromkeys(('epoch', 'iter', 'iteration', 'args', 'arch', 'version', 'metric'), TRAINING),
-    **dict.fromkeys(('best_prec1', 'best_acc', 'best_acc1', 'best_top1', 'acc', 'prec'), TRAINING),
-    **dict.fromkeys(('ema_state_dict', 'state_dict_ema', 'model_ema'), COPY),
+    'state of the training': {
+        *('optimizer', 'optimizers', 'opt', 'param_schedulers', 'lr_scheduler', 'scheduler'),
+        *('amp_scaler', 'scaler', 'loss_scaler', 'message_hub', 'epoch', 'iter', 'iteration'),
+        *('args', 'arch', 'version', 'metric', 'best_prec1', 'best_acc', 'best_acc1', 'best_top1'),
+        *('acc', 'prec'),
+    },
+    COPY: {'ema_state_dict', 'state_dict_ema', 'model_ema'},
 }
 
 
@@ -44,16 +43,23 @@ def contents_of(checkpoint: object) -> Contents:
 
     Raises:
         InputError: it holds no named tensors, or one that cannot be a network's.
+
+    Examples:
+        >>> contents = contents_of({'state_dict': {'fc.bias': torch.zeros(2)}, 'epoch': 12})
+        >>> list(contents.state), contents.dropped
+        (['fc.bias'], {'epoch': 'state of the training'})
     """
     if not isinstance(checkpoint, dict):
         raise InputError(
             f'the checkpoint holds a {type(checkpoint).__name__}, where a dict of named tensors '
             f'is needed'
         )
-    name = next((name for name in STATES if isinstance(checkpoint.get(name), dict)), None)
-    state = checkpoint if name is None else checkpoint[name]
-    meta = checkpoint.get('meta') if name is not None else None
-    tensors, dropped, unexplained = {}, {}, []
+    where = next((name for name in STATES if isinstance(checkpoint.get(name), dict)), None)
+    state = checkpoint if where is None else checkpoint[where]
+    tensors: dict[str, Tensor] = {}
+    dropped: dict[str, str] = {}
+    unexplained: list[str] = []
+    beside = [] if where is None else [key for key in checkpoint if key not in (where, 'meta')]
     # mmdet 2.x wrote averaged weights into the state dict, each name with 'ema_' before it.
     copies = {f'ema_{key.replace(".", "_")}' for key in state if isinstance(key, str)}
     for key, value in state.items():
@@ -61,20 +67,21 @@ def contents_of(checkpoint: object) -> Contents:
             dropped[key] = COPY
         elif isinstance(value, Tensor) and isinstance(key, str):
             tensors[key] = _checked(key, value)
-        elif name is None and key in BESIDE:
-            dropped[key] = BESIDE[key]
+        elif where is None:
+            beside.append(key)
         else:
             unexplained.append(str(key))
     if not tensors:
         raise InputError(
             'the checkpoint holds no tensors by name: it is no state dict of a network'
         )
-    if name is not None:
-        for key in checkpoint:
-            if key in BESIDE:
-                dropped[key] = BESIDE[key]
-            elif key not in (name, 'meta'):
-                unexplained.append(str(key))
+    for key in beside:
+        reason = next((reason for reason, keys in BESIDE.items() if key in keys), None)
+        if reason:
+            dropped[key] = reason
+        else:
+            unexplained.append(str(key))
+    meta = None if where is None else checkpoint.get('meta')
     return Contents(tensors, meta if isinstance(meta, dict) else {}, dropped, unexplained)
 
 

@@ -4,43 +4,39 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
 
 from torch import Tensor
+from torch.nn.functional import pad
 
-from bnet_mm.checkpoint.architecture import Architecture, check_complete, infer_architecture
+import bnet_mm
+from bnet_mm.checkpoint.architecture import Architecture, check_complete, infer_architecture, some
 from bnet_mm.checkpoint.contents import Contents
-from bnet_mm.checkpoint.kernels import kernel_sizes, set_kernel_size
-from bnet_mm.checkpoint.layouts import (
-    CLASSIFIER,
-    Layout,
-    common_names,
-    detect_layout,
-    target_name,
-)
+from bnet_mm.checkpoint.layouts import BLOCK, CLASSIFIER, Layout, detect_layout
+from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
-from bnet_mm.models.authors import BLOCK
+from bnet_mm.layers.depthwise import check_kernel, dirac_kernel
 
-# Where a whole model's classifier is, by destination.
-CLASSIFIERS = {
-    'mmpretrain': 'head.fc',
-    'mmaction': 'cls_head.fc_cls',
-    'torchvision': 'fc',
-    'authors': 'fc',
+# Whose names can be written: their naming (see `bnet_mm.checkpoint.layouts`), and where a whole
+# model of theirs has its classifier.
+DESTINATIONS: dict[str, tuple[str, str | None]] = {
+    'mmdet': ('openmmlab', None),
+    'mmseg': ('openmmlab', None),
+    'mmaction': ('mmaction', 'cls_head.fc_cls'),
+    'mmpretrain': ('mmpretrain', 'head.fc'),
+    'torchvision': ('torchvision', 'fc'),
+    'authors': ('torchvision', 'fc'),
 }
 OPENMMLAB = ('mmdet', 'mmseg', 'mmaction', 'mmpretrain')
-DESTINATIONS = (*OPENMMLAB, 'torchvision', 'authors')
-# What --from may say -> what the file then has to look like.
+# What a source can be insisted to be: a way to name BNET, or a library's namings of plain norms.
 SOURCES = {
-    'authors': lambda layout: layout.kernels == 'authors',
-    'authors-old': lambda layout: layout.kernels == 'authors-old',
-    'bnet_mm': lambda layout: layout.kernels == 'bnet_mm',
-    'torchvision': lambda layout: layout.naming == 'torchvision' and layout.kernels is None,
-    'timm': lambda layout: layout.naming in ('timm', 'torchvision') and layout.kernels is None,
-    **dict.fromkeys(
-        ('mmdet', 'mmseg', 'mmpretrain'),
-        lambda layout: layout.naming in ('openmmlab', 'torchvision') and layout.kernels is None,
-    ),
-    'mmaction': lambda layout: layout.naming == 'mmaction' and layout.kernels is None,
+    **dict.fromkeys(('authors', 'authors-old', 'bnet_mm'), ()),
+    'torchvision': ('torchvision',),
+    'timm': ('timm', 'torchvision'),
+    **dict.fromkeys(('mmdet', 'mmseg'), ('openmmlab', 'torchvision')),
+    'mmpretrain': ('mmpretrain', 'openmmlab', 'torchvision'),
+    'mmaction': ('mmaction',),
 }
 
 
@@ -74,6 +70,13 @@ class Conversion:
     unexplained: list[str]
     notes: list[str]
 
+    @property
+    def library(self) -> str | None:
+        """The library whose class the network is; None if no library has one for it."""
+        arch = self.architecture
+        own_kind = arch.small_input and self.to != 'mmpretrain'
+        return None if self.to == 'authors' or arch.depth is None or own_kind else self.to
+
 
 def convert(
     contents: Contents,
@@ -92,62 +95,57 @@ def convert(
         k: kernel size of the result. Plain norms become BNET at position C, smaller kernels get a
             border of zeros, and with 1 BNET becomes plain batch normalization; the outputs stay
             the same. None keeps what the source has.
-        source: one of `SOURCES`, to insist on a layout that is otherwise found out.
+        source: one of `SOURCES`, to insist on a layout that is otherwise detected.
 
     Raises:
         InputError: the source is no complete residual network, or the destination has no place for
             it, or no `k` of this size computes the same.
+
+    Examples:
+        >>> from bnet_mm.checkpoint import contents_of
+        >>> from torchvision.models import resnet18
+        >>> found = convert(contents_of(resnet18().state_dict()), to='mmaction', k=3)
+        >>> found.state['layer1.0.conv2.bn.dw.weight'].shape
+        torch.Size([64, 1, 3, 3])
     """
     if to not in DESTINATIONS:
         raise InputError(f'there are no names for {to!r}; known are {", ".join(DESTINATIONS)}')
     if what not in ('backbone', 'model'):
         raise InputError(f"what must be 'backbone' or 'model', got {what!r}")
-    if source is not None and source not in SOURCES:
-        raise InputError(f'there is no layout {source!r}; known are {", ".join(SOURCES)}')
     layout = detect_layout(contents.state)
-    if source is not None and not SOURCES[source](layout):
-        raise InputError(f'the checkpoint is not in the layout {source!r}: it is {layout}')
-    backbone = common_names(contents.state, layout)
+    _check_source(source, layout)
+    backbone = layout.to_common(contents.state)
     _check_once(backbone.values())
-    _check_blocks(contents.state, layout, backbone)
+    inside = re.compile(re.escape(layout.prefix) + BLOCK)
+    strange = [key for key in contents.state if key not in backbone and inside.match(key)]
+    if strange:
+        raise InputError(
+            f'this is no plain residual network, and what it computes is not known: its blocks '
+            f'hold {some(strange)}'
+        )
     state = {name: _own_memory(contents.state[key]) for key, name in backbone.items()}
     notes = _check_types(state)
-    check_complete(state)
     architecture = infer_architecture(state)
-    wide = architecture.groups == 1 and architecture.base_width != architecture.base_channels
-    unnamed = architecture.depth is None and not architecture.small_input
-    if unnamed and to in OPENMMLAB:
-        raise InputError(
-            f'{to} has no {architecture}: the checkpoint is incomplete, or of a network of your '
-            f'own (then choose torchvision, whose names it has)'
-        )
-    if wide and to in OPENMMLAB:
-        raise InputError(f'{to} has no {architecture}: choose torchvision, whose names it has')
-    grouped_or_narrow = architecture.groups > 1 or architecture.base_channels != 64
-    if (
-        to in ('torchvision', 'mmaction', 'authors')
-        and (architecture.deep_stem or architecture.avg_down)
-    ) or (to == 'mmaction' and grouped_or_narrow and not architecture.small_input):
-        raise InputError(
-            f'{to} has no network like this {architecture}: choose mmdet, mmseg or mmpretrain'
-        )
+    check_complete(state, architecture)
+    _check_destination(to, architecture)
     source_kernels = kernel_sizes(state)
     if k is not None:
-        state = set_kernel_size(state, k)
+        state = resize_kernels(state, k, list(source_kernels) or architecture.norms_at('C'))
 
-    below_backbone = what == 'model' and (
-        to in OPENMMLAB or (to == 'authors' and 'backbone.' in layout.prefix)
+    in_a_model = to in OPENMMLAB or (to == 'authors' and 'backbone.' in layout.prefix)
+    target = Layout(
+        naming=DESTINATIONS[to][0],
+        kernels='authors' if to == 'authors' else 'bnet_mm',
+        prefix='backbone.' if what == 'model' and in_a_model else '',
     )
-    prefix = 'backbone.' if below_backbone else ''
     others, dropped, unexplained = _others(contents, layout, backbone, to, what)
-    converted = {prefix + target_name(name, to): value for name, value in state.items()}
-    _check_once([*converted, *others])
-    renamed = {key: prefix + target_name(name, to) for key, name in backbone.items()}
-    renamed |= {key: new for new, (key, _) in others.items()}
+    converted = {target.from_common(name): value for name, value in state.items()}
+    _check_once([*converted, *others.values()])
+    renamed = {key: target.from_common(name) for key, name in backbone.items()} | others
     return Conversion(
-        state=converted | {new: value for new, (_, value) in others.items()},
+        state=converted | {new: _own_memory(contents.state[key]) for key, new in others.items()},
         to=to,
-        prefix=prefix,
+        prefix=target.prefix,
         layout=layout,
         architecture=architecture,
         source_kernels=source_kernels,
@@ -159,14 +157,85 @@ def convert(
     )
 
 
+def provenance(source: str | Path, conversion: Conversion) -> dict[str, str]:
+    """Returns what a converted checkpoint says of itself, under `meta['bnet_mm']`."""
+    source = Path(source)
+    return {
+        'source': source.name,
+        'source_sha256': sha256(source),
+        'source_layout': str(conversion.layout),
+        'network': str(conversion.architecture),
+        'names': conversion.to,
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'bnet_mm': bnet_mm.__version__,
+    }
+
+
+def kernel_sizes(state: dict[str, Tensor]) -> dict[str, int]:
+    """Returns the kernel size of each BNET, by the common name of its norm (`layer1.0.bn3`)."""
+    return {
+        name.removesuffix('.dw.weight'): value.shape[-1]
+        for name, value in state.items()
+        if name.endswith('.dw.weight') and value.ndim == 4
+    }
+
+
+def resize_kernels(state: dict[str, Tensor], k: int, sites: Iterable[str]) -> dict[str, Tensor]:
+    """Returns the state with k x k kernels at `sites`, which computes the same.
+
+    A plain norm's scale becomes the centre tap, a smaller kernel gets a border of zeros, and a
+    larger one loses its border if that is zero. With `k=1` BNET becomes plain batch normalization.
+
+    Args:
+        state: a backbone's tensors under their common names.
+        k: kernel size, odd.
+        sites: common names of norms.
+
+    Raises:
+        InputError: a kernel is larger and its border is not zero.
+    """
+    k, _ = check_kernel(k)
+    result = dict(state)
+    for site in sites:
+        kernel, bias = result.pop(f'{site}.dw.weight', None), result.pop(f'{site}.dw.bias', None)
+        if kernel is None or bias is None:
+            kernel, bias = dirac_kernel(result.pop(f'{site}.weight'), 1), result.pop(f'{site}.bias')
+        kernel = _resized(kernel, k, site)
+        norm, affine = ('', '') if k == 1 else ('norm.', 'dw.')
+        for name in ('running_mean', 'running_var', 'num_batches_tracked'):
+            for old in (f'{site}.{name}', f'{site}.norm.{name}'):
+                if old in result:
+                    result[f'{site}.{norm}{name}'] = result.pop(old)
+        result[f'{site}.{affine}weight'] = kernel.flatten() if k == 1 else kernel
+        result[f'{site}.{affine}bias'] = bias
+    return result
+
+
+def _resized(kernel: Tensor, k: int, site: str) -> Tensor:
+    border = (k - kernel.shape[-1]) // 2
+    if border >= 0:
+        return pad(kernel, (border,) * 4)
+    inner = kernel[:, :, -border:border, -border:border]
+    if inner.count_nonzero() != kernel.count_nonzero():
+        size = kernel.shape[-1]
+        raise InputError(
+            f'{site} has a {size}x{size} kernel whose outer taps are not zero: it cannot become '
+            f'k={k}; choose k={size} or larger'
+        )
+    return inner.clone()
+
+
 def _others(
     contents: Contents, layout: Layout, backbone: dict[str, str], to: str, what: str
-) -> tuple[dict[str, tuple[str, Tensor]], dict[str, str], list[str]]:
-    """Sorts what is not of the backbone: new name -> (old name, tensor); dropped; unexplained."""
-    kept, dropped, unexplained = {}, {}, []
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Sorts what is not of the backbone: old name -> new name; dropped, and why; unexplained."""
+    kept: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    unexplained = []
+    place = DESTINATIONS[to][1]
     outer = layout.prefix.removesuffix('backbone.')
     in_a_model = layout.prefix != outer
-    for key, value in contents.state.items():
+    for key in contents.state:
         if key in backbone:
             continue
         name = key.removeprefix(outer)
@@ -175,47 +244,64 @@ def _others(
             unexplained.append(key)
         elif what == 'backbone':
             dropped[key] = 'the classifier' if classifier else 'not of the backbone'
-        elif classifier and to in CLASSIFIERS:
-            kept[f'{CLASSIFIERS[to]}.{classifier[1]}'] = key, _own_memory(value)
+        elif classifier and place:
+            kept[key] = f'{place}.{classifier[1]}'
         elif classifier or (to not in OPENMMLAB and not (to == 'authors' and in_a_model)):
             dropped[key] = f'no place for it in a model of {to}'
         else:
-            kept[name] = key, _own_memory(value)
+            kept[key] = name
     return kept, dropped, unexplained
 
 
-def _check_blocks(state: dict[str, Tensor], layout: Layout, backbone: dict[str, str]) -> None:
-    """Raises InputError for a tensor inside a residual block that plain residual blocks lack."""
-    inside = re.compile(re.escape(layout.prefix) + BLOCK)
-    strange = [key for key in state if key not in backbone and inside.match(key)]
-    if strange:
+def _check_source(source: str | None, layout: Layout) -> None:
+    if source is None:
+        return
+    if source not in SOURCES:
+        raise InputError(f'there is no layout {source!r}; known are {", ".join(SOURCES)}')
+    plain = layout.kernels is None and layout.naming in SOURCES[source]
+    if not plain and layout.kernels != source:
+        raise InputError(f'the checkpoint is not in the layout {source!r}: it is {layout}')
+
+
+def _check_destination(to: str, architecture: Architecture) -> None:
+    """Raises InputError for a network that the destination does not have."""
+    if to in OPENMMLAB and architecture.depth is None and not architecture.small_input:
         raise InputError(
-            f'this is no plain residual network, and what it computes is not known: its blocks '
-            f'hold {_some(strange)}'
+            f'{to} has no {architecture}: the checkpoint is incomplete, or of a network of your '
+            f'own (then choose torchvision, whose names it has)'
+        )
+    if to in OPENMMLAB and architecture.is_wide:
+        raise InputError(f'{to} has no {architecture}: choose torchvision, whose names it has')
+    v1d = architecture.deep_stem or architecture.avg_down
+    widths = {architecture.base_channels, architecture.stem_channels}
+    other = architecture.groups > 1 or widths != {64}
+    if (to in ('torchvision', 'mmaction', 'authors') and v1d) or (
+        to == 'mmaction' and other and not architecture.small_input
+    ):
+        raise InputError(
+            f'{to} has no network like this {architecture}: choose mmdet, mmseg or mmpretrain'
         )
 
 
 def _check_once(names: Iterable[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f'the checkpoint has two tensors for the place of {_some(twice)}')
+        raise InputError(f'the checkpoint has two tensors for the place of {some(twice)}')
 
 
 def _check_types(state: dict[str, Tensor]) -> list[str]:
-    counters = {name for name in state if name.endswith('num_batches_tracked')}
-    types: dict = {}
-    for name, value in state.items():
-        if name in counters:
-            continue
+    """Returns what to say of the tensors' types, counters of batches aside."""
+    weights = {name: v for name, v in state.items() if not name.endswith('num_batches_tracked')}
+    for name, value in weights.items():
         if not value.is_floating_point():
             raise InputError(
                 f'{name} holds {value.dtype} numbers, and weights are floating-point: is the '
                 f'checkpoint quantized? Convert the one it was made from'
             )
-        types.setdefault(str(value.dtype).removeprefix('torch.'), []).append(name)
+    types = Counter(str(value.dtype).removeprefix('torch.') for value in weights.values())
     if list(types) == ['float32']:
         return []
-    shown = ', '.join(f'{len(names)} tensors of {dtype}' for dtype, names in types.items())
+    shown = ', '.join(f'{count} tensors of {dtype}' for dtype, count in types.items())
     return [f'{shown}: types are kept as they are, and a float32 network loads them as float32']
 
 
@@ -223,7 +309,3 @@ def _own_memory(value: Tensor) -> Tensor:
     # A view of something larger would be written with all of it.
     whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
     return value if whole and value.is_contiguous() else value.clone().contiguous()
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

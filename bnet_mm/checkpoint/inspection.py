@@ -1,6 +1,5 @@
 """What a checkpoint holds, and how far its BNETs are from plain batch normalization."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -9,8 +8,7 @@ from torch import Tensor
 
 from bnet_mm.checkpoint.architecture import infer_architecture
 from bnet_mm.checkpoint.contents import Contents
-from bnet_mm.checkpoint.kernels import energy_outside_centre
-from bnet_mm.checkpoint.layouts import common_names, detect_layout
+from bnet_mm.checkpoint.layouts import detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.models.authors import rename_kernels
 
@@ -23,8 +21,7 @@ class KernelFacts:
         site: the norm, by its name in this package.
         channels: how many kernels there are, one for each channel.
         k: kernel size.
-        outside: share of the sum of squares that is outside the centre taps: 0 is plain batch
-            normalization, 1 - 1/k^2 a box filter; NaN where a tap is.
+        outside: see `energy_outside_centre`.
         zero: kernels all of whose taps are zero: their channel gives its bias alone.
     """
 
@@ -53,7 +50,7 @@ class Inspection:
     layout: str
     tensors: int
     values: int
-    types: dict[str, int]
+    types: Counter[str]
     plain_norms: int
     kernels: list[KernelFacts]
     odd: list[str]
@@ -64,39 +61,45 @@ def inspect_checkpoint(contents: Contents) -> Inspection:
     renamed = rename_kernels(contents.state)
     state = {renamed.get(key, key): value for key, value in contents.state.items()}
     kernels = [
-        _kernel(name.removesuffix('.dw.weight'), value)
+        KernelFacts(
+            site=name.removesuffix('.dw.weight'),
+            channels=value.shape[0],
+            k=value.shape[-1],
+            outside=energy_outside_centre(value),
+            zero=int((value.flatten(1) == 0).all(1).sum()),
+        )
         for name, value in state.items()
         if name.endswith('.dw.weight') and value.ndim == 4 and 0 not in value.shape
     ]
-    norms = sum(name.endswith('running_mean') for name in state)
     try:
         layout = detect_layout(contents.state)
-        common = common_names(contents.state, layout)
+        common = layout.to_common(contents.state)
         network = str(
             infer_architecture({name: contents.state[key] for key, name in common.items()})
         )
+        shown = str(layout)
     except InputError as error:
-        layout, network = '', str(error)
+        network, shown = str(error), ''
     return Inspection(
         network=network,
-        layout=str(layout),
+        layout=shown,
         tensors=len(state),
         values=sum(value.numel() for value in state.values()),
         types=Counter(str(value.dtype).removeprefix('torch.') for value in state.values()),
-        plain_norms=norms - len(kernels),
+        plain_norms=sum(name.endswith('running_mean') for name in state) - len(kernels),
         kernels=kernels,
         odd=[finding for name, value in state.items() for finding in _odd(name, value)],
     )
 
 
-def _kernel(site: str, kernel: Tensor) -> KernelFacts:
-    return KernelFacts(
-        site=site,
-        channels=kernel.shape[0],
-        k=kernel.shape[-1],
-        outside=energy_outside_centre(kernel),
-        zero=int((kernel.flatten(1) == 0).all(1).sum()),
-    )
+def energy_outside_centre(kernel: Tensor) -> float:
+    """Returns which share of the sum of squares of `(C, 1, k, k)` is outside the centre taps.
+
+    0 is plain batch normalization, 1 - 1/k^2 a box filter; NaN where a tap is.
+    """
+    squares, k = kernel.detach().double().square(), kernel.shape[-1]
+    total, centre = squares.sum(), squares[:, :, k // 2, k // 2].sum()
+    return ((total - centre) / total).item() if total else 0.0
 
 
 def _odd(name: str, value: Tensor) -> list[str]:
@@ -108,7 +111,7 @@ def _odd(name: str, value: Tensor) -> list[str]:
     wrong = int((~torch.isfinite(value)).sum())
     if wrong:
         found.append(f'{name}: {wrong} of {value.numel()} values are NaN or infinite')
-    if re.search(r'(^|\.)running_var$', name):
+    if name.rpartition('.')[2] == 'running_var':
         negative, zero = int((value < 0).sum()), int((value == 0).sum())
         if negative:
             found.append(f'{name}: {negative} variances are negative')

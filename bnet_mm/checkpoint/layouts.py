@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bnet_mm.errors import InputError
-from bnet_mm.models.authors import AUTHORS_OLD, BLOCK, STATISTICS, rename_kernels
+from bnet_mm.models.authors import AUTHORS, STATISTICS, Rules, rename, rename_kernels
 
+BLOCK = r'layer\d+\.\d+\.'
 NORM = rf'(?:weight|bias|{STATISTICS}|norm\.(?:{STATISTICS})|dw\.(?:weight|bias))'
 # What a residual backbone holds, in the common names.
 BACKBONE = re.compile(
@@ -22,25 +23,43 @@ BACKBONE = re.compile(
 # A classifier's last layer: torchvision and timm, mmpretrain, mmaction2, CIFAR networks.
 CLASSIFIER = re.compile(r'(?:fc|head\.fc|cls_head\.fc_cls|linear|classifier)\.(weight|bias)')
 
-MMACTION = [
-    (re.compile(r'downsample\.conv\.'), 'downsample.0.'),
-    (re.compile(r'downsample\.bn\.'), 'downsample.1.'),
-    # A convolution behind a temporal shift is one level further down.
-    (re.compile(r'(conv\d)\.conv\.(?:net\.)?weight$'), r'\1.weight'),
-    (re.compile(r'conv(\d)\.bn\.'), r'bn\1.'),
-]
-# mmpretrain's deep stem is three modules of a convolution and a norm each; the others count layers.
-MMPRETRAIN_STEM = re.compile(r'^stem\.(\d)\.(conv|bn)(?=\.)')
+# A library's names and the common ones, where they differ.
+NAMINGS: dict[str, Rules] = {
+    'torchvision': (),
+    'openmmlab': (),
+    # A deep stem, which ends with a norm of its own.
+    'timm': (('conv1.{i}.{rest}', 'stem.{i}.{rest}'), ('bn1.{rest}', 'stem.7.{rest}')),
+    # A deep stem is three modules of a convolution and a norm each; the others count layers.
+    'mmpretrain': tuple(
+        (f'stem.{module}.{layer}.{{rest}}', f'stem.{3 * module + i}.{{rest}}')
+        for module in range(3)
+        for i, layer in enumerate(('conv', 'bn'))
+    ),
+    'mmaction': (
+        ('{block}.downsample.conv.{rest}', '{block}.downsample.0.{rest}'),
+        ('{block}.downsample.bn.{rest}', '{block}.downsample.1.{rest}'),
+        ('{at}conv{i}.conv.weight', '{at}conv{i}.weight'),
+        ('{at}conv{i}.conv.net.weight', '{at}conv{i}.weight'),  # behind a temporal shift
+        ('{at}conv{i}.bn.{rest}', '{at}bn{i}.{rest}'),
+    ),
+}
+KERNELS = {
+    None: 'plain norms',
+    'authors': "BNET in the authors' names",
+    'authors-old': "BNET in the authors' older names (bnconv3)",
+    'bnet_mm': 'BNET',
+}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file names the tensors of its backbone.
+    """How a file or a network names the tensors of its backbone.
 
     Attributes:
-        naming: 'torchvision', 'timm' (where it differs: a deep stem), 'openmmlab' (mmdet, mmseg,
-            mmpretrain) or 'mmaction'.
-        kernels: 'authors', 'authors-old' or 'bnet_mm'; None where every norm is plain.
+        naming: one of `NAMINGS`. 'timm' and 'mmpretrain' have names of their own in a deep stem
+            alone; otherwise they are 'torchvision' and, below 'backbone.', 'openmmlab'.
+        kernels: one of `KERNELS`: 'authors', 'authors-old' or 'bnet_mm'; None where every norm is
+            plain.
         prefix: what stands before the backbone's names: '', 'module.', 'backbone.' or both.
     """
 
@@ -49,18 +68,42 @@ class Layout:
     prefix: str
 
     def __str__(self) -> str:
-        kernels = {
-            None: 'plain norms',
-            'authors': "BNET in the authors' names",
-            'authors-old': "BNET in the authors' older names (bnconv3)",
-            'bnet_mm': 'BNET',
-        }
         prefix = f', below {self.prefix}' if self.prefix else ''
-        return f'{self.naming}, {kernels[self.kernels]}{prefix}'
+        return f'{self.naming}, {KERNELS[self.kernels]}{prefix}'
+
+    def to_common(self, keys: Iterable[str]) -> dict[str, str]:
+        """Returns the common name of each of a file's `keys` that belongs to the backbone.
+
+        It takes all of them, because the authors' older names tell only together which norm is a
+        BNET.
+        """
+        keys = [key for key in keys if key.startswith(self.prefix)]
+        kernels = rename_kernels(keys)
+        names = {
+            key: rename(kernels.get(key, key)[len(self.prefix) :], NAMINGS[self.naming])
+            for key in keys
+        }
+        return {key: name for key, name in names.items() if BACKBONE.fullmatch(name)}
+
+    def from_common(self, name: str) -> str:
+        """Returns what a tensor with a common `name` is called in this layout.
+
+        Examples:
+            >>> Layout('mmaction', 'bnet_mm', 'backbone.').from_common('layer1.0.bn3.dw.weight')
+            'backbone.layer1.0.conv3.bn.dw.weight'
+        """
+        if self.kernels == 'authors':
+            name = rename(name, AUTHORS, back=True)
+        return self.prefix + rename(name, NAMINGS[self.naming], back=True)
+
+
+def plain_form(name: str) -> str:
+    """Returns the name that a plain norm in the place of a BNET has for the same tensor."""
+    return name.replace('.dw.', '.').replace('.norm.', '.')
 
 
 def detect_layout(keys: Iterable[str]) -> Layout:
-    """Returns how a file with these `keys` names its backbone.
+    """Returns how a file or a network with these `keys` names its backbone.
 
     Raises:
         InputError: there is no residual backbone among them, or more than one.
@@ -80,62 +123,25 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         )
     prefix = prefixes[0][0]
     names = {key[len(prefix) :] for key in keys if key.startswith(prefix)}
+
+    def has(pattern: str) -> bool:
+        return any(re.match(pattern, name) for name in names)
+
     kernels = None
-    if any(re.match(rf'{BLOCK}bnet\d\.', name) for name in names):
+    if has(rf'{BLOCK}bnet\d\.'):
         kernels = 'authors'
-    elif any(AUTHORS_OLD.match(name) for name in names):
+    elif has(rf'{BLOCK}bnconv\d\.'):
         kernels = 'authors-old'
-    elif any('.dw.weight' in name for name in names):
+    elif has(r'.*\.dw\.weight'):
         kernels = 'bnet_mm'
-    if any(re.match(rf'{BLOCK}conv\d\.conv\.', name) for name in names):
+    if has(rf'{BLOCK}conv\d\.conv\.'):
         naming = 'mmaction'
     elif 'conv1.0.weight' in names:
         naming = 'timm'
-    elif any(name.startswith('stem.') for name in names) or 'backbone.' in prefix:
+    elif 'stem.0.conv.weight' in names:
+        naming = 'mmpretrain'
+    elif has(r'stem\.') or 'backbone.' in prefix:
         naming = 'openmmlab'
     else:
         naming = 'torchvision'
     return Layout(naming, kernels, prefix)
-
-
-def common_names(keys: Iterable[str], layout: Layout) -> dict[str, str]:
-    """Returns the common name of each key that belongs to the backbone."""
-    keys = [key for key in keys if key.startswith(layout.prefix)]
-    kernels = rename_kernels(keys)
-    names = {}
-    for key in keys:
-        name = kernels.get(key, key)[len(layout.prefix) :]
-        if layout.naming == 'mmaction':
-            for pattern, replacement in MMACTION:
-                name = pattern.sub(replacement, name)
-        elif layout.naming == 'timm':
-            name = re.sub(r'^conv1\.(\d)\.', r'stem.\1.', name)
-            # Its stem ends with a norm of its own: index 7 where the convolution before it has 6.
-            name = re.sub(r'^bn1\.', 'stem.7.', name)
-        else:
-            name = MMPRETRAIN_STEM.sub(_stem_index, name)
-        if BACKBONE.fullmatch(name):
-            names[key] = name
-    return names
-
-
-def _stem_index(match: re.Match) -> str:
-    return f'stem.{3 * int(match[1]) + (match[2] == "bn")}'
-
-
-def target_name(name: str, to: str) -> str:
-    """Returns what a tensor with a common `name` is called in the library `to`, or by 'authors'."""
-    if to == 'mmpretrain':
-        stem = re.match(r'stem\.(\d)(?=\.)', name)
-        if stem:
-            module, layer = divmod(int(stem[1]), 3)
-            name = f'stem.{module}.{("conv", "bn")[layer]}{name[stem.end() :]}'
-    if to == 'mmaction':
-        name = re.sub(r'downsample\.0\.', 'downsample.conv.', name)
-        name = re.sub(r'downsample\.1\.', 'downsample.bn.', name)
-        name = re.sub(r'(conv\d)\.weight$', r'\1.conv.weight', name)
-        return re.sub(r'(^|\.)bn(\d)\.', r'\1conv\2.bn.', name)
-    if to == 'authors':
-        name = re.sub(r'bn(\d)\.dw\.', r'bnet\1.bnconv.', name)
-        return re.sub(r'bn(\d)\.norm\.', r'bnet\1.', name)
-    return name

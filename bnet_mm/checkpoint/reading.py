@@ -1,19 +1,24 @@
-"""Reads a checkpoint file without running anything in it."""
+"""Reads a checkpoint file without running anything in it; every refusal of a file is raised here.
+
+torch's `weights_only` unpickler reads, with the classes of `ALLOWED` beside its own. What it says
+of a file that it does not take is hard to act on, so the file is looked at before and after.
+"""
 
 import argparse
 import json
 import pickle
+import pickletools
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from bnet_mm.checkpoint.pickled import foreign_class, pickle_protocol
 from bnet_mm.errors import InputError
 
-# Classes beyond tensors that a checkpoint may hold: trainings of torchvision and timm keep their
+# Classes beyond tensors that a checkpoint may hold: torchvision's and timm's trainings keep their
 # options, plain values, in that one. Others may take them off torch's list again (torch's own
 # `safe_globals` does, when it ends), so they are put there for each file.
 ALLOWED: list = [argparse.Namespace]
@@ -22,23 +27,35 @@ ZIP_START = b'PK\x03\x04'
 LAST_PROTOCOL = 3
 # What torch says of a class it does not know, and of one that it knows to be dangerous.
 ASKED = re.compile(r'GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)')
+# Enough of a pickle for its classes: they come before the numbers, which torch keeps outside of it.
+PICKLE_HEAD = 1 << 20
+HARMLESS = ('torch', 'collections')
 
 
 def read_checkpoint(path: str | Path) -> object:
     """Returns what is in the torch or safetensors file at `path`, its tensors on the CPU.
 
-    Files of torch's present format and safetensors are mapped, not read: a look at the keys costs
-    no memory. A safetensors file gives `{'state_dict': tensors}`, and with it the `meta` that this
+    Files of torch's present format and safetensors are memory-mapped: a look at the keys costs no
+    memory. A safetensors file gives `{'state_dict': tensors}`, and with it the `meta` that this
     package writes.
 
     Raises:
         InputError: there is no such file, it is cut off or no checkpoint, or it asks for a class
-            beyond tensors and mmengine's own records.
+            that is not allowed.
+
+    Examples:
+        >>> from tempfile import NamedTemporaryFile
+        >>> with NamedTemporaryFile(suffix='.pth') as file:
+        ...     torch.save({'state_dict': {'fc.bias': torch.zeros(2)}}, file.name)
+        ...     read_checkpoint(file.name)
+        {'state_dict': {'fc.bias': tensor([0., 0.])}}
     """
     path, start = _start(path)
-    if path.suffix == '.safetensors' or _starts_safetensors(start, path.stat().st_size):
+    zipped = start.startswith(ZIP_START)
+    declared = int.from_bytes(start[:8], 'little')
+    if path.suffix == '.safetensors' or (start[8:] == b'{' and declared < path.stat().st_size):
         return _read_safetensors(path)
-    if start.startswith(ZIP_START):
+    if zipped:
         _check_zip(path)
     elif _is_tar(path):
         raise InputError(
@@ -47,49 +64,25 @@ def read_checkpoint(path: str | Path) -> object:
         )
     try:
         torch.serialization.add_safe_globals(ALLOWED)
-        return torch.load(
-            path, map_location='cpu', weights_only=True, mmap=start.startswith(ZIP_START)
-        )
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        found = ASKED.search(str(error))
-        # Of pickles in other protocols than its own torch says that they are none.
-        asked = found[1] if found else foreign_class(path, _allowed_names())
-        if asked:
-            raise InputError(
-                f'checkpoint {path} was refused: it asks for {asked}, and loading that could run '
-                f'code from the file'
-            ) from error
-        protocol = pickle_protocol(path)
-        if LAST_PROTOCOL < protocol <= pickle.HIGHEST_PROTOCOL:
-            raise InputError(
-                f'checkpoint {path} is pickled in protocol {protocol}, which torch cannot read '
-                f'safely: load it once with the program it came from and save it without '
-                f'pickle_protocol'
-            ) from error
-        raise InputError(_broken(path)) from error
+        raise InputError(_why_refused(path, str(error))) from error
     except Exception as error:
-        # Torch has no class of its own for that.
+        # torch has no class of its own for the one; damaged bytes end in any exception: of the
+        # unpickler, of the classes it may build, of zip.
         if isinstance(error, MemoryError) or 'allocate memory' in str(error):
             raise InputError(f'checkpoint {path} asks for more memory than there is') from error
-        # Damaged bytes end in any exception: of the unpickler, of the classes it may build, of zip.
         raise InputError(_broken(path)) from error
-
-
-def _allowed_names() -> set[str]:
-    return {
-        entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
-        for entry in ALLOWED
-    }
 
 
 def _start(path: str | Path) -> tuple[Path, bytes]:
-    """Returns the path, the user's folder filled in, and the first bytes of the file there."""
+    """Returns the path, with the home directory filled in, and the first 9 bytes of the file."""
     try:
         path = Path(path).expanduser()
         if not path.is_file():
-            what = 'a folder' if path.is_dir() else 'no file'
-            if path.exists() and not path.is_dir():
-                what = 'no regular file'
+            what = (
+                'a folder' if path.is_dir() else 'no regular file' if path.exists() else 'no file'
+            )
             raise InputError(f'checkpoint {path}: there is {what} at {path.absolute()}')
         with path.open('rb') as file:
             return path, file.read(9)
@@ -105,8 +98,24 @@ def _is_tar(path: Path) -> bool:
         return False
 
 
-def _starts_safetensors(start: bytes, size: int) -> bool:
-    return start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < size
+def _check_zip(path: Path) -> None:
+    """Refuses programs, and what torch never writes: entries larger than they are in the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # damaged bytes end in any exception
+        raise InputError(_broken(path)) from error
+    if any('/code/' in entry.filename for entry in entries):
+        raise InputError(
+            f'checkpoint {path} is a TorchScript program, which runs code when it is loaded: save '
+            f'the state_dict of its model instead'
+        )
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > path.stat().st_size or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+        raise InputError(
+            f'checkpoint {path} was refused: it is a compressed archive ({claimed} bytes when '
+            f'unpacked), and torch writes none; if it holds a checkpoint, unpack that first'
+        )
 
 
 def _read_safetensors(path: Path) -> dict:
@@ -131,30 +140,77 @@ def _read_safetensors(path: Path) -> dict:
     return checkpoint
 
 
-def _check_zip(path: Path) -> None:
-    """Refuses what torch never writes: entries that unpack to more than the file holds."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except Exception as error:
-        # As in the reading itself.
-        raise InputError(_broken(path)) from error
-    if any('/code/' in entry.filename for entry in entries):
-        raise InputError(
-            f'checkpoint {path} is a TorchScript program, which runs code when it is loaded: save '
-            f'the state_dict of its model instead'
-        )
-    claimed = sum(entry.file_size for entry in entries)
-    if claimed > path.stat().st_size or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
-        raise InputError(
-            f'checkpoint {path} was refused: it is a compressed archive ({claimed} bytes when '
-            f'unpacked), and torch writes none; if it holds a checkpoint, unpack that first'
-        )
-
-
 def _broken(path: Path) -> str:
-    size = path.stat().st_size
     return (
-        f'checkpoint {path} cannot be read ({size} bytes): it is cut off or no torch checkpoint; '
-        f'fetch or save it again'
+        f'checkpoint {path} cannot be read ({path.stat().st_size} bytes): it is cut off or no '
+        f'torch checkpoint; fetch or save it again'
     )
+
+
+def _why_refused(path: Path, message: str) -> str:
+    """Returns what is wrong with a file of which torch's unpickler said `message`."""
+    found = ASKED.search(message)
+    pickled = _pickle_head(path)
+    # torch does not look for classes in pickles of other protocols than its own.
+    asked = found[1] if found else _foreign_class(pickled)
+    if asked:
+        return (
+            f'checkpoint {path} was refused: it asks for {asked}, and loading that could run code '
+            f'from the file'
+        )
+    protocol = pickled[1] if pickled[:1] == pickle.PROTO and len(pickled) > 1 else 0
+    if LAST_PROTOCOL < protocol <= pickle.HIGHEST_PROTOCOL:
+        return (
+            f'checkpoint {path} is pickled in protocol {protocol}, which torch cannot read safely: '
+            f'load it once with the program it came from and save it without pickle_protocol'
+        )
+    return _broken(path)
+
+
+def _pickle_head(path: Path) -> bytes:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entry = next(n for n in archive.namelist() if n.endswith('data.pkl'))
+                with archive.open(entry) as file:
+                    return file.read(PICKLE_HEAD)
+        with path.open('rb') as file:
+            return file.read(PICKLE_HEAD)
+    except Exception:  # damaged bytes end in any exception; there is no pickle in them
+        return b''
+
+
+def _foreign_class(pickled: bytes) -> str | None:
+    """Returns the first class or function, neither torch's nor allowed, that a pickle names."""
+    allowed = {
+        entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+        for entry in ALLOWED
+    }
+    for name in _names(pickled):
+        known = name in allowed or name.rpartition('.')[0] in allowed  # a method of an allowed one
+        if name.partition('.')[0] not in HARMLESS and not known:
+            return name
+    return None
+
+
+def _names(pickled: bytes) -> Iterator[str]:
+    """Yields what a pickle would import, without loading it."""
+    texts: list[str] = []
+    memo: list[str | None] = []  # protocol 4 writes a text once, and then the number it had
+    last = None
+    try:
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name in ('GLOBAL', 'INST'):
+                yield str(argument).replace(' ', '.')
+            elif opcode.name == 'STACK_GLOBAL' and len(texts) > 1:
+                yield '.'.join(texts[-2:])
+            elif isinstance(argument, str):
+                texts.append(argument)
+            elif opcode.name == 'MEMOIZE':
+                memo.append(last)
+            elif opcode.name in ('BINGET', 'LONG_BINGET') and isinstance(argument, int):
+                text = memo[argument] if argument < len(memo) else None
+                texts += [text] if text else []
+            last = argument if isinstance(argument, str) else None
+    except Exception:
+        return  # no pickle, or the rest of one

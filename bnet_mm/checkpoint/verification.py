@@ -10,13 +10,26 @@ from bnet_mm.checkpoint.architecture import Architecture
 from bnet_mm.checkpoint.conversion import Conversion
 from bnet_mm.checkpoint.reference import reference_stages
 from bnet_mm.errors import InputError
+from bnet_mm.models.placement import enhance
 
 # Of float64 sums over thousands of terms, relative to the stage's largest value.
 TOLERANCE = 1e-9
 # Odd sizes: every stage then has borders that do not divide evenly.
 IMAGES = (2, 3, 97, 131)
-# Builds the backbone of a library for an architecture with a norm; filled by the libraries' side.
-BUILDERS: dict[str, Callable[[Architecture, dict], nn.Module]] = {}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The kernel size of a network's BNETs, and their positions as `bnet_mm.enhance` takes them."""
+
+    k: int
+    positions: str
+
+
+# Builds a library's backbone, with BNET where it is placed; None is plain batch normalization.
+Builder = Callable[[Architecture, Placement | None], nn.Module]
+# Filled from above: this room knows no library but torchvision.
+BUILDERS: dict[str, Builder] = {}
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,10 @@ def verify(source: dict[str, Tensor], conversion: Conversion) -> list[StageDiffe
     images = torch.randn(IMAGES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         expected = reference_stages(source, images)
-        outputs = _destination_stages(conversion, images)
+        if conversion.library is None:
+            outputs = reference_stages(conversion.state, images)
+        else:
+            outputs = _library_stages(conversion, conversion.library, images)
     differences = []
     for stage, (ours, theirs) in enumerate(zip(outputs, expected, strict=True), 1):
         if ours.shape != theirs.shape:
@@ -68,103 +84,66 @@ def verify(source: dict[str, Tensor], conversion: Conversion) -> list[StageDiffe
     return differences
 
 
-def norm_config(conversion: Conversion) -> dict:
-    """Returns the `norm_cfg` of the network that the converted backbone fits.
+def placement_of(conversion: Conversion) -> Placement | None:
+    """Returns how the network that the converted backbone fits places BNET; None if nowhere.
 
     Raises:
-        InputError: no `norm_cfg` describes it, because kernel sizes differ or some blocks have BNET
-            and others not.
+        InputError: kernel sizes differ, or some blocks have BNET and others not.
     """
-    sites = conversion.kernels
+    sites, arch = set(conversion.kernels), conversion.architecture
     if not sites:
-        return dict(type='BN')
-    sizes = sorted(set(sites.values()))
-    arch = conversion.architecture
-    inside = [f'layer{s}.{b}' for s, n in enumerate(arch.blocks, 1) for b in range(n)]
-    letters = {'A': 1, 'C': 2} if arch.block == 'basic' else {'A': 1, 'B': 2, 'C': 3}
-    placed = {
-        letter: {f'{block}.bn{i}' for block in inside} <= sites.keys()
-        for letter, i in letters.items()
-    }
-    positions = ''.join(letter for letter, there in placed.items() if there)
-    blocks_only = all('.bn' in site and site.startswith('layer') for site in sites)
-    if (
-        len(sizes) > 1
-        or not positions
-        or blocks_only != (len(sites) == len(positions) * len(inside))
-    ):
+        return None
+    sizes = sorted(set(conversion.kernels.values()))
+    letters = [letter for letter in arch.letters if sites.issuperset(arch.norms_at(letter))]
+    positions = ''.join(letters)
+    outside = sites.difference(arch.norms_at(positions))
+    if outside and letters == list(arch.letters):
+        positions, outside = 'all', set()
+    if len(sizes) > 1 or not positions or outside:
         raise InputError(
-            f'no norm_cfg describes where this network has BNET ({len(sites)} norms, k = '
+            f'no k and positions describe where this network has BNET ({len(sites)} norms, k = '
             f'{", ".join(map(str, sizes))}): build it by hand with bnet_mm.enhance'
         )
-    config = dict(type='BNET', k=sizes[0])
-    if not blocks_only:
-        config['positions'] = 'all'
-    elif positions != 'C':
-        config['positions'] = positions
-    return config
+    return Placement(sizes[0], positions)
 
 
-def _destination_stages(conversion: Conversion, images: Tensor) -> list[Tensor]:
-    arch = conversion.architecture
-    own_kind = arch.small_input and conversion.to != 'mmpretrain'
-    if conversion.to == 'authors' or arch.depth is None or own_kind:
-        return reference_stages(conversion.state, images)
-    norm = norm_config(conversion)
-    net = (
-        _torchvision_network(arch, norm)
-        if conversion.to == 'torchvision'
-        else _library_network(conversion.to, arch, norm)
-    )
-    state = {
-        name.removeprefix(conversion.prefix): value
-        for name, value in conversion.state.items()
-        if name.startswith(conversion.prefix)
-    }
-    if conversion.to == 'torchvision':
-        state = {name: value for name, value in state.items() if not name.startswith('fc.')}
+def _library_stages(conversion: Conversion, library: str, images: Tensor) -> list[Tensor]:
+    build = _build_torchvision if library == 'torchvision' else BUILDERS.get(library)
+    if build is None:
+        raise InputError(f'--verify needs {library}, which is not installed')
+    net = build(conversion.architecture, placement_of(conversion))
     net.double()  # before it is filled: the checkpoint's weights may be float64
-    # In place of the counters that old files lack: they do not matter for the outputs.
-    own = net.state_dict()
-    counters = {name: own[name] for name in own if name.endswith('num_batches_tracked')}
+    # Old files lack the counters of batches, which do not matter for the outputs.
+    state = {key: v for key, v in net.state_dict().items() if key.endswith('num_batches_tracked')}
+    for key, value in conversion.state.items():
+        if key.startswith(conversion.prefix) and not key.startswith('fc.'):
+            state[key.removeprefix(conversion.prefix)] = value
     try:
-        net.load_state_dict({**counters, **state})
+        net.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f'{conversion.to} does not take the tensors: {error}') from error
-    net.eval()
-    if conversion.to == 'torchvision':
-        return _torchvision_stages(net, images)
+        raise InputError(f'{library} does not take the tensors: {error}') from error
+    net.eval()  # OpenMMLab's return None
     return list(net(images))
 
 
-def _library_network(library: str, arch: Architecture, norm: dict) -> nn.Module:
-    if library not in BUILDERS:
-        raise InputError(f'--verify needs {library}, which is not installed')
-    return BUILDERS[library](arch, norm)
-
-
-def _torchvision_network(arch: Architecture, norm: dict) -> nn.Module:
+def _build_torchvision(arch: Architecture, placement: Placement | None) -> nn.Module:
     try:
         from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
     except ImportError as error:
         raise InputError('--verify needs torchvision: pip install torchvision') from error
 
-    from bnet_mm.models.placement import enhance
+    class Stages(ResNet):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+            stages = []
+            for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+                x = stage(x)
+                stages.append(x)
+            return stages
 
     if arch.base_channels != 64 or arch.stem_channels != 64:
         raise InputError(f'torchvision has no {arch}')
     block = BasicBlock if arch.block == 'basic' else Bottleneck
-    net = ResNet(block, arch.blocks, groups=arch.groups, width_per_group=arch.base_width)
+    net = Stages(block, arch.blocks, groups=arch.groups, width_per_group=arch.base_width)
     net.fc = nn.Identity()
-    if norm['type'] == 'BNET':
-        enhance(net, k=norm['k'], positions=norm.get('positions', 'C'))
-    return net
-
-
-def _torchvision_stages(net: nn.Module, images: Tensor) -> list[Tensor]:
-    x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-    stages = []
-    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-        x = stage(x)
-        stages.append(x)
-    return stages
+    return net if placement is None else enhance(net, placement.k, placement.positions)

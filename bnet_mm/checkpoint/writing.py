@@ -1,15 +1,24 @@
-"""Writes a checkpoint file whole or not at all."""
+"""Writes a checkpoint file atomically, and knows files by their hash."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 
 from bnet_mm.checkpoint.atomic import write_whole
-from bnet_mm.checkpoint.hashing import sha256
 from bnet_mm.errors import InputError
 
 FORMATS = ('.pth', '.pt', '.safetensors')
+
+
+def sha256(path: str | Path) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_target(path: str | Path, force: bool = False) -> Path:
@@ -40,9 +49,8 @@ def write_checkpoint(
 ) -> Path:
     """Writes `{'state_dict': tensors, 'meta': ...}` to `path`, in the format of its suffix.
 
-    It is written beside its place and then renamed, so that a reader sees no file, the old one or
-    the whole new one. A safetensors file keeps of `meta` what JSON can hold (a tuple becomes a
-    list), and of other entries nothing.
+    The write is atomic: a reader sees no file, the old one or the whole new one. A safetensors file
+    keeps of `meta` what JSON can hold (a tuple becomes a list), and of other entries nothing.
 
     Args:
         checkpoint: what to write.
@@ -71,14 +79,6 @@ def write_checkpoint(
             f'{path} could not be written ({_reason(error)}) and nothing was left behind: look at '
             f'the space and the permissions of {path.parent.absolute()}'
         ) from error
-
-
-def _as_json(value: object) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _reason(error: BaseException) -> str:
@@ -112,12 +112,19 @@ def _save_safetensors(checkpoint: dict, part: Path) -> None:
     # The format takes no two names for one memory, and nothing that is not contiguous.
     seen, tensors = set(), {}
     for name, value in checkpoint['state_dict'].items():
-        shared = value.untyped_storage().data_ptr() in seen
-        seen.add(value.untyped_storage().data_ptr())
-        tensors[name] = value.contiguous()
-        if shared and tensors[name] is value:
-            tensors[name] = value.clone()
+        memory = value.untyped_storage().data_ptr()
+        tensors[name] = value.clone() if memory in seen else value
+        tensors[name] = tensors[name].contiguous()
+        seen.add(memory)
     try:
         save_file(tensors, part, metadata=metadata)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def _as_json(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

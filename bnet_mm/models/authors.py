@@ -1,19 +1,62 @@
-"""The names that the paper's authors' files have for a BNET, and this package's for the same."""
+"""The names that the paper's authors' files have for a BNET, and this package's for the same.
+
+Rules for names are pairs of templates, read in both directions: `{i}` stands for a digit, the
+other fields for what `FIELDS` says.
+"""
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from torch import nn
 
-STATISTICS = r'running_mean|running_var|num_batches_tracked'
-BLOCK = r'layer\d+\.\d+\.'
+STATISTICS = 'running_mean|running_var|num_batches_tracked'
+FIELDS = {
+    'at': r'(?:layer\d+\.\d+\.)?',
+    'block': r'(?:.*\.)?layer\d+\.\d+',  # with whatever stands before
+    'i': r'\d',
+    'affine': 'weight|bias',
+    'statistic': STATISTICS,
+    'rest': '.*',
+}
+Rules = tuple[tuple[str, str], ...]
 
-# The authors' names of a BNET: since the release, and in their first detectors.
-AUTHORS = [
-    (re.compile(rf'({BLOCK})bnet(\d)\.bnconv\.(weight|bias)$'), r'\1bn\2.dw.\3'),
-    (re.compile(rf'({BLOCK})bnet(\d)\.({STATISTICS})$'), r'\1bn\2.norm.\3'),
-]
-AUTHORS_OLD = re.compile(rf'({BLOCK})bnconv(\d)\.(weight|bias)$')
+# A BNET in the authors' files and here: since their release, and in their first detectors, where
+# its statistics have the names of a plain norm's.
+AUTHORS: Rules = (
+    ('{block}.bnet{i}.bnconv.{affine}', '{block}.bn{i}.dw.{affine}'),
+    ('{block}.bnet{i}.{statistic}', '{block}.bn{i}.norm.{statistic}'),
+)
+AUTHORS_OLD: Rules = (('{block}.bnconv{i}.{affine}', '{block}.bn{i}.dw.{affine}'),)
+OLD_STATISTICS: Rules = (('{block}.bn{i}.{statistic}', '{block}.bn{i}.norm.{statistic}'),)
+
+
+def rename(name: str, rules: Rules, back: bool = False) -> str:
+    """Returns `name` by the first rule that it matches, or as it is.
+
+    Args:
+        name: of a tensor.
+        rules: pairs of templates.
+        back: whether to go from the second template of a rule to the first.
+
+    Examples:
+        >>> rename('layer1.0.bnet3.bnconv.weight', AUTHORS)
+        'layer1.0.bn3.dw.weight'
+        >>> rename('layer1.0.bn3.norm.running_var', AUTHORS, back=True)
+        'layer1.0.bnet3.running_var'
+    """
+    for rule in rules:
+        old, new = reversed(rule) if back else rule
+        match = _pattern(old).fullmatch(name)
+        if match:
+            return new.format(**match.groupdict())
+    return name
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    fields = {field: f'(?P<{field}>{pattern})' for field, pattern in FIELDS.items()}
+    return re.compile(template.replace('.', r'\.').format(**fields))
 
 
 def rename_kernels(keys: Iterable[str]) -> dict[str, str]:
@@ -21,24 +64,14 @@ def rename_kernels(keys: Iterable[str]) -> dict[str, str]:
 
     Whatever stands before `layerI.J` is kept.
     """
-    keys = list(keys)
-    renamed = {}
-    old_sites = set()
-    for key in keys:
-        for pattern, replacement in AUTHORS:
-            new = pattern.sub(replacement, key)
-            if new != key:
-                renamed[key] = new
-        old = AUTHORS_OLD.search(key)
-        if old:
-            site = f'{key[: old.start()]}{old[1]}bn{old[2]}.'
-            renamed[key] = f'{site}dw.{old[3]}'
-            old_sites.add(site)
-    for key in keys:
-        site, _, name = key.rpartition('.')
-        if f'{site}.' in old_sites and re.fullmatch(STATISTICS, name):
-            renamed[key] = f'{site}.norm.{name}'
-    return renamed
+    names = {key: rename(key, AUTHORS + AUTHORS_OLD) for key in keys}
+    old_sites = {
+        names[key].partition('.dw.')[0] for key in names if rename(key, AUTHORS_OLD) != key
+    }
+    for key in names:
+        if key.rpartition('.')[0] in old_sites:
+            names[key] = rename(key, OLD_STATISTICS)
+    return {key: name for key, name in names.items() if name != key}
 
 
 def rename_kernels_on_load(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:

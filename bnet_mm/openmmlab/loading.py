@@ -1,4 +1,4 @@
-"""Makes mmengine's loading of checkpoints (`init_cfg`, `load_from`) know those of this package."""
+"""Makes mmengine translate names where it loads a checkpoint (`init_cfg`, `load_from`)."""
 
 from functools import wraps
 
@@ -7,27 +7,26 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 
-from bnet_mm.checkpoint.adapt import match_checkpoint
-from bnet_mm.checkpoint.reading import read_checkpoint
+from bnet_mm.checkpoint import adapt, read_checkpoint
 
 
 def extend_mmengine() -> None:
-    """Lets mmengine match names with `match_checkpoint` and read safetensors; once is enough."""
+    """Lets mmengine translate names with `adapt`, and read safetensors; once is enough."""
     CheckpointLoader.register_scheme(r'.*\.safetensors$', load_from_safetensors, force=True)
     original = mmengine_checkpoint.load_state_dict
-    if hasattr(original, 'matches_bnet'):
+    if hasattr(original, 'adapts_names'):
         return
 
-    # Hooks of torch would come too late: the loader hands each module its own tensors only, so that
-    # a backbone never sees those that lack, or have too much, a 'backbone.'.
+    # torch's hooks come too late: the loader hands each module only the tensors of its own name, so
+    # that a backbone never sees those with a 'backbone.' too many or too few.
     @wraps(original)
     def load_state_dict(module, state_dict, *args, **kwargs):
         model = module
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        return original(module, match_checkpoint(model, state_dict), *args, **kwargs)
+        return original(module, adapt(state_dict, model), *args, **kwargs)
 
-    load_state_dict.matches_bnet = True
+    load_state_dict.adapts_names = True
     mmengine_checkpoint.load_state_dict = load_state_dict
 
 

@@ -9,8 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from bnet_mm.checkpoint import Contents, contents_of, read_checkpoint
-from bnet_mm.checkpoint.adapt import match_checkpoint
+from bnet_mm.checkpoint import Contents, adapt, contents_of, read_checkpoint
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import LIBRARIES, check_library, config_errors
 from bnet_mm.openmmlab.norm_cfg import check_norms
@@ -63,9 +62,7 @@ def load_model(
     model = revert_sync_batchnorm(build_model(cfg))
     state = {name.removeprefix('module.'): value for name, value in contents.state.items()}
     try:
-        missing, unexpected = model.load_state_dict(
-            dict(match_checkpoint(model, state)), strict=False
-        )
+        missing, unexpected = model.load_state_dict(dict(adapt(state, model)), strict=False)
     except RuntimeError as error:
         raise InputError(
             f'checkpoint {checkpoint} is not of this config: {str(error).splitlines()[-1].strip()}'

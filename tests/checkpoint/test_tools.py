@@ -6,7 +6,7 @@ import torchvision
 from authors import randomize
 
 from bnet_mm.checkpoint import read_checkpoint
-from bnet_mm.checkpoint.hashing import sha256
+from bnet_mm.checkpoint.writing import sha256
 
 
 def test_convert_verifies_writes_and_says_how_to_use_it(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bnet_mm.checkpoint import publish, read_checkpoint, write_checkpoint
-from bnet_mm.checkpoint.hashing import sha256
+from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
 
 CHECKPOINT = {
