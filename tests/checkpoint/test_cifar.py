@@ -1,4 +1,4 @@
-"""A published CIFAR-10 network, trained by others with BN, on real pictures."""
+"""A published CIFAR-10 network, trained by others with BN, on real photos."""
 
 import numpy as np
 import pytest
@@ -61,8 +61,8 @@ def state(real_data):
 
 
 @pytest.fixture(scope='module')
-def pictures(real_data):
-    """Returns the pictures as `(N, 3, 32, 32)`, and their classes."""
+def images(real_data):
+    """Returns the images as `(N, 3, 32, 32)`, and their classes."""
     files = sorted((real_data / 'cifar10/val').glob('*/*'))
     raw = np.stack([np.asarray(Image.open(file).convert('RGB')) for file in files])
     inputs = (torch.from_numpy(raw).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
@@ -82,10 +82,10 @@ def predictions(net, inputs):
 
 
 @pytest.mark.parametrize('when', ['before', 'after', 'converted'])
-def test_bnet_predicts_as_the_trained_network(when, state, pictures):
-    inputs, labels = pictures
+def test_bnet_predicts_as_the_trained_network(when, state, images):
+    inputs, labels = images
     theirs = predictions(plain_network(state), inputs)
-    # 0.92 on CIFAR's own pictures; these were compressed as JPEG.
+    # 0.92 on CIFAR's own images; these were compressed as JPEG.
     assert (theirs == labels).float().mean() > 0.75
     if when == 'after':
         ours = bnet_mm.enhance(plain_network(state), k=3)
@@ -101,8 +101,8 @@ def test_bnet_predicts_as_the_trained_network(when, state, pictures):
     assert torch.equal(predictions(ours, inputs), theirs)
 
 
-def test_the_reference_has_the_shortcuts_of_cifar_networks(state, pictures):
-    inputs = pictures[0][:4].double()
+def test_the_reference_has_the_shortcuts_of_cifar_networks(state, images):
+    inputs = images[0][:4].double()
     net = plain_network(state).double()
     with torch.no_grad():
         for ours, theirs in zip(reference_stages(state, inputs), net.stages(inputs), strict=True):
