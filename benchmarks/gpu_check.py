@@ -148,14 +148,14 @@ def check_case(
         spread = var.sqrt() + mean.abs() / 100
         yield Check(f'{title}, mean: {name}', error(found[0], mean, spread), 2e-6)
         yield Check(f'{title}, variance: {name}', error(found[1], var, var + 1e-12), 1e-5)
-    mean, rstd = mean.float(), (var + EPS).rsqrt().float()
+    mean, invstd = mean.float(), (var + EPS).rsqrt().float()
     for frozen in (False, True):
         title = f'{"frozen" if frozen else "train"} {name}'
         x64, weight64, bias64 = exact
         for tensor in exact:
             tensor.grad = None
         if frozen:
-            normalized = (x64 - by_channel(mean)) * by_channel(rstd)
+            normalized = (x64 - by_channel(mean)) * by_channel(invstd)
         else:
             batch_var, batch_mean = torch.var_mean(x64, (0, 2, 3), correction=0)
             scale = (batch_var + EPS).rsqrt()
@@ -164,13 +164,13 @@ def check_case(
         y64 = convolve(normalized, weight64, bias64, dilation)
         y64.backward(g.double())
 
-        y = kernels.apply(x, weight, bias, mean, rstd, dilation)
+        y = kernels.forward(x, weight, bias, mean, invstd, dilation)
         scale = y64.detach().abs().max()
         yield Check(f'apply: {title}', error(y, y64.detach(), scale), rounding)
         if y.stride() != x.stride() or y.dtype != x.dtype:
             yield Check(f'apply, format of the result: {title}', float('nan'), rounding)
         if k == 3:
-            ended = kernels.apply(x, weight, bias, mean, rstd, dilation, g, True)
+            ended = kernels.forward(x, weight, bias, mean, invstd, dilation, g, True)
             expected = (y64.detach() + g).relu()
             yield Check(
                 f'apply + residual + ReLU: {title}',
@@ -178,18 +178,18 @@ def check_case(
                 rounding,
             )
 
-        sums = kernels.backward_reduce(g, x, weight, mean, rstd, dilation)
+        sums = kernels.backward_reduce(g, x, weight, mean, invstd, dilation)
         expected = (weight64.grad, bias64.grad, normalized.grad.sum((0, 2, 3)))
         # Sums of changing sign: float32 is as good as the size of their terms lets it be.
         size = g.double().abs().sum((0, 2, 3)).max()
         for part, actual, wanted in zip(('weight', 'bias', 'sum'), sums, expected, strict=True):
             yield Check(f'backward_reduce, {part}: {title}', error(actual, wanted, size), 2e-6)
-        of_grad = of_product = None
+        mean_dy = mean_dy_xmu = None
         if not frozen:
-            of_grad = sums[2] / count
-            of_product = (weight * sums[0]).sum((1, 2, 3)) / count
-        dx = kernels.backward_input(g, x, weight, mean, rstd, of_grad, of_product, dilation)
-        scale = (rstd * weight.abs().sum((1, 2, 3))).max() * g.abs().max().float()
+            mean_dy = sums[2] / count
+            mean_dy_xmu = (weight * sums[0]).sum((1, 2, 3)) / count
+        dx = kernels.backward_input(g, x, weight, mean, invstd, mean_dy, mean_dy_xmu, dilation)
+        scale = (invstd * weight.abs().sum((1, 2, 3))).max() * g.abs().max().float()
         yield Check(f'backward_input: {title}', error(dx, x64.grad, scale), rounding)
 
 
@@ -229,11 +229,11 @@ def check_repeatability(kernels, times: int = 5) -> list[Check]:
         def step(x=x, g=g, weight=weight, bias=bias) -> tuple[Tensor, ...]:
             count = x.numel() // x.shape[1]
             mean, var = kernels.statistics(x)
-            rstd = (var + EPS).rsqrt()
-            sums = kernels.backward_reduce(g, x, weight, mean, rstd, 1)
-            of_product = (weight * sums[0]).sum((1, 2, 3)) / count
-            dx = kernels.backward_input(g, x, weight, mean, rstd, sums[2] / count, of_product, 1)
-            return mean, var, kernels.apply(x, weight, bias, mean, rstd, 1), *sums, dx
+            invstd = (var + EPS).rsqrt()
+            sums = kernels.backward_reduce(g, x, weight, mean, invstd, 1)
+            mean_dy_xmu = (weight * sums[0]).sum((1, 2, 3)) / count
+            dx = kernels.backward_input(g, x, weight, mean, invstd, sums[2] / count, mean_dy_xmu, 1)
+            return mean, var, kernels.forward(x, weight, bias, mean, invstd, 1), *sums, dx
 
         first = step()
         different = sum(
@@ -249,18 +249,18 @@ class _FusedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, kernels):
         mean, var = kernels.statistics(x)
-        rstd = (var + EPS).rsqrt()
-        ctx.save_for_backward(x, weight, mean, rstd)
+        invstd = (var + EPS).rsqrt()
+        ctx.save_for_backward(x, weight, mean, invstd)
         ctx.kernels = kernels
-        return kernels.apply(x, weight, bias, mean, rstd, 1)
+        return kernels.forward(x, weight, bias, mean, invstd, 1)
 
     @staticmethod
     def backward(ctx, g):
-        x, weight, mean, rstd = ctx.saved_tensors
+        x, weight, mean, invstd = ctx.saved_tensors
         count = x.numel() // x.shape[1]
-        grad_weight, grad_bias, total = ctx.kernels.backward_reduce(g, x, weight, mean, rstd, 1)
-        of_product = (weight * grad_weight).sum((1, 2, 3)) / count
-        dx = ctx.kernels.backward_input(g, x, weight, mean, rstd, total / count, of_product, 1)
+        grad_weight, grad_bias, total = ctx.kernels.backward_reduce(g, x, weight, mean, invstd, 1)
+        mean_dy_xmu = (weight * grad_weight).sum((1, 2, 3)) / count
+        dx = ctx.kernels.backward_input(g, x, weight, mean, invstd, total / count, mean_dy_xmu, 1)
         return dx, grad_weight, grad_bias, None
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, is_plain_norm
-from bnet_mm.layers.fused import computed_by
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import config_errors
@@ -158,7 +157,7 @@ def _path(module: EnhancedNorm) -> str:
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     layer = copy.deepcopy(module).to(device)
     probe = torch.zeros(2, module.num_features, 16, 16, device=device)
-    return f'{device}: {computed_by(layer, probe)}'
+    return f'{device}: {layer.computed_by(probe)}'
 
 
 def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:

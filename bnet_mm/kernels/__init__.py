@@ -1,1 +1,7 @@
-"""Arithmetic of the layer on tensors, without modules: back ends, operators, statistics."""
+"""The layer's arithmetic on tensors, without modules.
+
+`backend` says what a back end computes and chooses one for a feature map: `eager` (torch's own
+operators, everywhere), `cpu` (C++, `csrc/`) or `triton` (GPUs). `operators` gives the passes to
+autograd and to `torch.compile`, `statistics` keeps running statistics and joins those of several
+processes.
+"""

@@ -1,8 +1,8 @@
-"""The compiled kernels for CPUs (csrc/), called by way of their C interface.
+"""The back end compiled for CPUs (csrc/), called by way of its C interface.
 
-They are optional: without a compiler the package installs all the same, and the layer computes by
+It is optional: without a compiler the package installs all the same, and the layer computes by
 `bnet_mm.kernels.eager`. One library per instruction set is built, the best that runs is loaded.
-All functions take maps `(N, C, H, W)`, contiguous or channels_last, and return them so.
+Feature maps are contiguous or channels_last, and copied where they are neither.
 """
 
 import ctypes
@@ -13,16 +13,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bnet_mm.kernels.eager import acc_dtype
+
 # As torch.backends.cpu.get_cpu_capability() calls the instruction sets, best first; the last is for
 # processors that are not x86.
 LIBRARIES = {'AVX512': '_cpu_avx512', 'AVX2': '_cpu_avx2', 'DEFAULT': '_cpu'}
+name = 'compiled CPU kernels'
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _REDUCE, _INPUT, _FROZEN = 1, 2, 4
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Returns the loaded kernels, or None where none were built that run on this CPU."""
+    """Returns the loaded library, or None where none was built that runs on this CPU."""
     names = list(LIBRARIES.values())
     names = names[names.index(LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), '_cpu')) :]
     for name in names:
@@ -44,7 +47,7 @@ def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
-    """Returns why maps like `x` cannot go through these kernels, or None if they can."""
+    """See `Backend.unsupported`."""
     if library() is None:
         return 'the CPU kernels were not compiled when bnet_mm was installed'
     if x.dtype not in TYPES:
@@ -57,44 +60,40 @@ def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
 
 @cache
 def _has_float16() -> bool:
-    one = torch.zeros(1, 1, 1, 1, dtype=torch.float16)
-    number = torch.empty(1)
-    return library().bnet_statistics(*_sizes(one, 1, 1), *_pointers(one, number, number)) == 0
+    try:
+        statistics(torch.zeros(1, 1, 1, 1, dtype=torch.float16))
+    except RuntimeError:
+        return False
+    return True
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and biased variance of each channel, `(C,)`, in `computing_type(x)`."""
+    """See `Backend.statistics`."""
     x = dense(x)
     mean, var = _per_channel(x, 2)
-    _check(library().bnet_statistics(*_sizes(x, 1, 1), *_pointers(x, mean, var)))
+    _call('statistics', x, 1, 1, x, mean, var)
     return mean, var
 
 
-def apply(
+def forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    invstd: Tensor | None,
     dilation: int,
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Returns `relu(dw((x - mean) * rstd) + bias + residual)`; see `kernels.eager.apply`."""
+    """See `Backend.forward`."""
     x = dense(x)
-    if residual is not None:
-        residual = like(residual, x)
     y = torch.empty_like(x)
-    small = _computed_in(computing_type(x), weight, bias, mean, rstd)
-    _check(
-        library().bnet_forward(
-            *_sizes(x, weight.shape[-1], dilation), *_pointers(x, residual, y, *small), relu
-        )
-    )
+    small = _accumulated(x, weight, bias, mean, invstd)
+    _call('forward', x, weight.shape[-1], dilation, x, _like(residual, x), y, *small, relu)
     return y
 
 
-def training(
+def forward_training(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -103,97 +102,75 @@ def training(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the output with the batch's own statistics, and these: mean, biased var, rstd."""
+    """See `Backend.forward_training`."""
     x = dense(x)
-    if residual is not None:
-        residual = like(residual, x)
-    y, (mean, var, rstd) = torch.empty_like(x), _per_channel(x, 3)
-    small = _computed_in(computing_type(x), weight, bias)
-    pointers = _pointers(x, residual, y, *small, mean, var, rstd)
-    sizes = _sizes(x, weight.shape[-1], dilation)
-    _check(library().bnet_forward_training(*sizes, *pointers, relu, eps))
-    return y, mean, var, rstd
+    y, (mean, var, invstd) = torch.empty_like(x), _per_channel(x, 3)
+    tensors = x, _like(residual, x), y, *_accumulated(x, weight, bias), mean, var, invstd
+    _call('forward_training', x, weight.shape[-1], dilation, *tensors, relu, eps)
+    return y, mean, var, invstd
 
 
 def backward(
-    grad: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     mean: Tensor,
-    rstd: Tensor,
+    invstd: Tensor,
     dilation: int,
     frozen: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of input, kernel and bias; the latter two in `computing_type(x)`."""
+    """See `Backend.backward`."""
     x = dense(x)
     grad_x = torch.empty_like(x)
-    sums = _backward(
-        like(grad, x),
-        x,
-        grad_x,
-        weight,
-        mean,
-        rstd,
-        dilation,
-        passes=_REDUCE | _INPUT | (_FROZEN if frozen else 0),
-    )
+    passes = _REDUCE | _INPUT | (_FROZEN if frozen else 0)
+    sums = _backward(grad_output, x, grad_x, weight, mean, invstd, dilation, passes)
     return grad_x, sums[0], sums[1]
 
 
 def backward_reduce(
-    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, dilation: int
+    grad_output: Tensor, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor, dilation: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of kernel and bias and the sum of the normalized map's gradient."""
-    x = dense(x)
-    return _backward(like(grad, x), x, None, weight, mean, rstd, dilation, passes=_REDUCE)
+    """See `Backend.backward_reduce`."""
+    return _backward(grad_output, dense(x), None, weight, mean, invstd, dilation, _REDUCE)
 
 
 def backward_input(
-    grad: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     mean: Tensor,
-    rstd: Tensor,
-    of_grad: Tensor | None,
-    of_product: Tensor | None,
+    invstd: Tensor,
+    mean_dy: Tensor | None,
+    mean_dy_xmu: Tensor | None,
     dilation: int,
 ) -> Tensor:
-    """Returns the input's gradient; see `bnet_mm.kernels.eager.backward_input`."""
+    """See `Backend.backward_input`."""
     x = dense(x)
     grad_x = torch.empty_like(x)
-    passes = _INPUT | (_FROZEN if of_grad is None else 0)
-    means = _computed_in(computing_type(x), of_grad, of_product)
-    _backward(like(grad, x), x, grad_x, weight, mean, rstd, dilation, passes, *means)
+    passes = _INPUT | (_FROZEN if mean_dy is None else 0)
+    means = mean_dy, mean_dy_xmu
+    _backward(grad_output, x, grad_x, weight, mean, invstd, dilation, passes, means)
     return grad_x
 
 
 def _backward(
-    grad, x, grad_x, weight, mean, rstd, dilation, passes, of_grad=None, of_product=None
+    grad_output: Tensor,
+    x: Tensor,
+    grad_x: Tensor | None,
+    weight: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    dilation: int,
+    passes: int,
+    means: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = computing_type(x)
-    weight, mean, rstd = _computed_in(dtype, weight, mean, rstd)
-    grad_weight = torch.empty_like(weight)
-    grad_bias, sum_of_grad = _per_channel(x, 2)
-    pointers = _pointers(
-        grad,
-        x,
-        grad_x,
-        weight,
-        mean,
-        rstd,
-        of_grad,
-        of_product,
-        grad_weight,
-        grad_bias,
-        sum_of_grad,
-    )
-    _check(library().bnet_backward(*_sizes(x, weight.shape[-1], dilation), *pointers, passes))
-    return grad_weight, grad_bias, sum_of_grad
-
-
-def computing_type(x: Tensor) -> torch.dtype:
-    """Returns what sums, statistics and kernels are computed in: float32, or float64 for such x."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    small = _accumulated(x, weight, mean, invstd, *means)
+    grad_weight = torch.empty_like(small[0])
+    grad_bias, sum_dy = _per_channel(x, 2)
+    sums = grad_weight, grad_bias, sum_dy
+    tensors = _like(grad_output, x), x, grad_x, *small, *sums
+    _call('backward', x, weight.shape[-1], dilation, *tensors, passes)
+    return sums
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -211,30 +188,26 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if in_order else torch.contiguous_format)
 
 
-def like(other: Tensor, x: Tensor) -> Tensor:
-    """Returns `other` in the memory format and type of the dense map `x`."""
-    channels_last = is_channels_last(x)
-    return other.to(x.dtype).contiguous(
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format
-    )
+def _like(other: Tensor | None, x: Tensor) -> Tensor | None:
+    """Returns `other` in the memory format and type of the dense feature map `x`."""
+    if other is None:
+        return None
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return other.to(x.dtype).contiguous(memory_format=memory_format)
 
 
 def _per_channel(x: Tensor, count: int) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape[1], dtype=computing_type(x)) for _ in range(count))
+    return tuple(x.new_empty(x.shape[1], dtype=acc_dtype(x)) for _ in range(count))
 
 
-def _computed_in(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
-    return [t if t is None else t.detach().to(dtype).contiguous() for t in tensors]
+def _accumulated(x: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
+    """Returns small tensors in the accumulate type of `x`."""
+    return [t if t is None else t.detach().to(acc_dtype(x)).contiguous() for t in tensors]
 
 
-def _sizes(x: Tensor, k: int, dilation: int) -> tuple[int, ...]:
-    return *x.shape, k, dilation, TYPES[x.dtype], is_channels_last(x), torch.get_num_threads()
-
-
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    return [None if t is None else t.data_ptr() for t in tensors]
-
-
-def _check(status: int) -> None:
-    if status:
+def _call(name: str, x: Tensor, k: int, dilation: int, *arguments: Tensor | float | None) -> None:
+    """Calls a function of the library with the sizes of x and its arguments, in their order."""
+    sizes = *x.shape, k, dilation, TYPES[x.dtype], is_channels_last(x), torch.get_num_threads()
+    pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    if getattr(library(), f'bnet_{name}')(*sizes, *pointers):
         raise RuntimeError('BNET: the CPU kernels were called with a type that they do not have')

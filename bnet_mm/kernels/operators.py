@@ -1,235 +1,59 @@
-"""The layer's arithmetic as torch operators (`torch.ops.bnet_mm`), over the fastest kernels.
+"""The layer's passes as one autograd function, and as operators that `torch.compile` keeps whole.
 
-Each operator asks `kernels` who computes: compiled code on a CPU, Triton on a GPU, torch's own
-operators elsewhere. They know their gradients and their shapes, so that autograd and
-`torch.compile` see one step and not what is inside. For the backward pass they keep the input, the
-statistics and the kernel: what plain batch normalization keeps, and the kernel.
-
-Uncompiled code goes around the dispatcher, whose Python side costs more than a small map.
-
-Maps are `(N, C, H, W)`, kernels `(C, 1, k, k)`, everything else `(C,)`.
+For the backward pass the input, its statistics and the kernel are kept: what plain batch
+normalization keeps, and the kernel. The back end is chosen in the forward pass and carried to the
+backward pass. Compiled code calls `torch.ops.bnet_mm`, and an operator chooses when it runs; other
+code goes around the dispatcher, whose Python side costs more than a small feature map.
 """
-
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from bnet_mm.kernels import cpu, eager, triton_kernels
+from bnet_mm.kernels.backend import choose
+from bnet_mm.kernels.eager import acc_dtype
 
 
-def kernels(x: Tensor, k: int, dilation: int) -> tuple[ModuleType, str | None]:
-    """Returns who computes for maps like `x`, and why it is not a faster one, or None."""
-    if x.device.type == 'cpu':
-        reason = cpu.unsupported(x, k, dilation)
-        return (eager, reason) if reason else (cpu, None)
-    if x.device.type == 'cuda':
-        reason = triton_kernels.unsupported(x, k, dilation)
-        return (eager, reason) if reason else (triton_kernels, None)
-    return eager, f'there are no kernels for {x.device.type}'
-
-
-@torch.library.custom_op('bnet_mm::training', mutates_args=())
-def training(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the output with the batch's statistics, and these: mean, biased variance, rstd.
-
-    No gradient flows into the statistics.
-    """
-    module, _ = kernels(x, weight.shape[-1], dilation)
-    return module.training(x, weight, bias, eps, dilation)
-
-
-@torch.library.custom_op('bnet_mm::frozen', mutates_args=())
-def frozen(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, dilation: int
-) -> Tensor:
-    """Returns the output with given statistics, which are constants for the gradient."""
-    module, _ = kernels(x, weight.shape[-1], dilation)
-    return module.apply(x, weight, bias, mean, rstd, dilation)
-
-
-@torch.library.custom_op('bnet_mm::backward', mutates_args=())
-def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    dilation: int,
-    frozen: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of input, kernel and bias, of `training` or of `frozen`."""
-    module, _ = kernels(x, weight.shape[-1], dilation)
-    return module.backward(grad, x, weight, mean, rstd, dilation, frozen)
-
-
-@torch.library.custom_op('bnet_mm::transform', mutates_args=())
-def transform(
-    x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
-) -> Tensor:
-    """Returns `relu(dw(x) + bias + residual)`, for inference: it has no gradient."""
-    module, _ = kernels(x, weight.shape[-1], dilation)
-    return module.apply(x, weight, bias, None, None, dilation, residual, relu)
-
-
-@training.register_fake
-def _(x, weight, bias, eps, dilation):
-    statistics = [x.new_empty(x.shape[1], dtype=cpu.computing_type(x)) for _ in range(3)]
-    return torch.empty_like(x), *statistics
-
-
-@frozen.register_fake
-def _(x, weight, bias, mean, rstd, dilation):
-    return torch.empty_like(x)
-
-
-@backward.register_fake
-def _(grad, x, weight, mean, rstd, dilation, frozen):
-    dtype = cpu.computing_type(x)
-    return (
-        torch.empty_like(x),
-        weight.new_empty(weight.shape, dtype=dtype),
-        mean.new_empty(mean.shape, dtype=dtype),
-    )
-
-
-@transform.register_fake
-def _(x, weight, bias, dilation, residual, relu):
-    return torch.empty_like(x)
-
-
-def _save(ctx, x, weight, bias, mean, rstd, dilation, *end):
-    ctx.save_for_backward(x, weight, mean, rstd, *end)
-    ctx.dilation, ctx.bias_dtype = dilation, bias.dtype
-
-
-def _save_training(ctx, inputs, output):
-    x, weight, bias, _, dilation = inputs
-    _, mean, var, rstd = output
-    ctx.mark_non_differentiable(mean, var, rstd)
-    _save(ctx, x, weight, bias, mean, rstd, dilation)
-
-
-def _save_frozen(ctx, inputs, output):
-    _save(ctx, *inputs)
-
-
-def _gradients(ctx, grad, frozen, direct=False):
-    x, weight, mean, rstd = ctx.saved_tensors[:4]
-    run = torch.ops.bnet_mm.backward
-    if direct and not torch.is_grad_enabled():  # enabled: the gradients' own gradients are wanted
-        run = kernels(x, weight.shape[-1], ctx.dilation)[0].backward
-    grad_x, grad_weight, grad_bias = run(grad, x, weight, mean, rstd, ctx.dilation, frozen)
-    return grad_x, grad_weight.to(weight.dtype), grad_bias.to(ctx.bias_dtype)
-
-
-def _training_backward(ctx, grad, *_):
-    return *_gradients(ctx, grad, False), None, None
-
-
-def _frozen_backward(ctx, grad):
-    return *_gradients(ctx, grad, True), None, None, None
-
-
-training.register_autograd(_training_backward, setup_context=_save_training)
-frozen.register_autograd(_frozen_backward, setup_context=_save_frozen)
-
-
-class _Training(torch.autograd.Function):
-    @staticmethod
-    def forward(x, weight, bias, eps, dilation, residual):
-        module, _ = kernels(x, weight.shape[-1], dilation)
-        return module.training(x, weight, bias, eps, dilation, residual, residual is not None)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, weight, bias, _, dilation, residual = inputs
-        y, mean, var, rstd = output
-        ctx.mark_non_differentiable(mean, var, rstd)
-        _save(ctx, x, weight, bias, mean, rstd, dilation, *_end(ctx, residual, y))
-
-    @staticmethod
-    def backward(ctx, grad, *_):
-        grad = _before_end(ctx, grad)
-        return *_gradients(ctx, grad, False, direct=True), None, None, grad if ctx.end else None
-
-
-class _Frozen(torch.autograd.Function):
-    @staticmethod
-    def forward(x, weight, bias, mean, rstd, dilation, residual):
-        module, _ = kernels(x, weight.shape[-1], dilation)
-        return module.apply(x, weight, bias, mean, rstd, dilation, residual, residual is not None)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        *inputs, residual = inputs
-        _save(ctx, *inputs, *_end(ctx, residual, output))
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad = _before_end(ctx, grad)
-        gradients = _gradients(ctx, grad, True, direct=True)
-        return *gradients, None, None, None, grad if ctx.end else None
-
-
-def _end(ctx, residual, output):
-    """Returns what the end of a block keeps: the output of its ReLU, as torch's own does."""
-    ctx.end = residual is not None
-    return (output,) if ctx.end else ()
-
-
-def _before_end(ctx, grad):
-    """Returns the gradient of the sum under the ReLU: the residual's, and the transform's."""
-    return torch.ops.aten.threshold_backward(grad, ctx.saved_tensors[-1], 0) if ctx.end else grad
-
-
-def transform_training(
+def normalize_transform(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
+    statistics: tuple[Tensor, Tensor] | None,
     eps: float,
     dilation: int,
     residual: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns what the operator `training` does; with a residual, the ReLU of their sum."""
-    if not torch.compiler.is_compiling():
-        return _Training.apply(x, weight, bias, eps, dilation, residual)
-    y, *statistics = torch.ops.bnet_mm.training(x, weight, bias, eps, dilation)
-    return y if residual is None else (y + residual).relu(), *statistics
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Returns the layer's output, differentiable, and the statistics of the batch.
+
+    Args:
+        x: `(N, C, H, W)`.
+        weight, bias: the kernel `(C, 1, k, k)` and its bias `(C,)`.
+        statistics: mean and invstd, `(C,)` each, which are constants for the gradient; None for
+            the batch's own.
+        eps: added to the batch's variance.
+        dilation: distance between neighbouring taps, in pixels.
+        residual: None, or what is added before a ReLU ends the residual block, as x.
+
+    Returns:
+        output, mean and biased variance of the batch; the latter two None for given statistics.
+    """
+    mean, invstd = statistics if statistics is not None else (None, None)
+    return _Layer.apply(x, weight, bias, mean, invstd, eps, dilation, residual)
 
 
-def transform_frozen(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    dilation: int,
-    residual: Tensor | None = None,
-) -> Tensor:
-    """Returns what the operator `frozen` does; with a residual, the ReLU of their sum."""
-    if not torch.compiler.is_compiling():
-        return _Frozen.apply(x, weight, bias, mean, rstd, dilation, residual)
-    y = torch.ops.bnet_mm.frozen(x, weight, bias, mean, rstd, dilation)
-    return y if residual is None else (y + residual).relu()
-
-
-def transform_inference(
+def transform(
     x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
 ) -> Tensor:
-    """Returns what the operator `transform` does."""
+    """Returns `relu(depthwise_kxk(x) + bias + residual)`, for inference: it has no gradient."""
     if torch.compiler.is_compiling():
         return torch.ops.bnet_mm.transform(x, weight, bias, dilation, residual, relu)
-    module, _ = kernels(x, weight.shape[-1], dilation)
-    return module.apply(x, weight, bias, None, None, dilation, residual, relu)
+    backend, _ = choose(x, weight.shape[-1], dilation)
+    return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
 
 
 def is_plain_call(*tensors: Tensor | None) -> bool:
-    """Tells whether the operators may stand for torch's own: nobody is looking at what runs.
+    """Tells whether these operators may stand for torch's own: nobody looks at what runs.
 
     Tracers, exporters, dispatch modes (which count operations, say), torch.func's transforms,
     forward-mode differentiation and tensor subclasses want operators that they know.
@@ -247,33 +71,140 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
     )
 
 
-def _save_backward(ctx, inputs, output):
-    grad, x, weight, mean, rstd, ctx.dilation, ctx.frozen = inputs
-    # rstd for the variance: what of eps is in it needs no name then.
-    ctx.save_for_backward(grad, x, weight, mean, rstd)
+class _Layer(torch.autograd.Function):
+    """The whole layer; no gradient flows into the statistics."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, invstd, eps, dilation, residual):
+        frozen, relu, var = mean is not None, residual is not None, None
+        if torch.compiler.is_compiling():
+            ctx.backend = None
+            if frozen:
+                y = torch.ops.bnet_mm.frozen(x, weight, bias, mean, invstd, dilation)
+            else:
+                y, mean, var, invstd = torch.ops.bnet_mm.training(x, weight, bias, eps, dilation)
+            y = (y + residual).relu() if relu else y
+        else:
+            ctx.backend, _ = choose(x, weight.shape[-1], dilation)
+            end = dilation, residual, relu
+            if frozen:
+                y = ctx.backend.forward(x, weight, bias, mean, invstd, *end)
+            else:
+                y, mean, var, invstd = ctx.backend.forward_training(x, weight, bias, eps, *end)
+        ctx.dilation, ctx.frozen, ctx.bias_dtype = dilation, frozen, bias.dtype
+        ctx.save_for_backward(x, weight, mean, invstd, y if relu else None)
+        if frozen:
+            return y, None, None
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, grad_output, *_):
+        x, weight, mean, invstd, y = ctx.saved_tensors
+        if y is not None:
+            grad_output = torch.ops.aten.threshold_backward(grad_output, y, 0)
+        args = grad_output, x, weight, mean, invstd, ctx.dilation, ctx.frozen
+        if torch.compiler.is_compiling():
+            gradients = torch.ops.bnet_mm.backward(*args)
+        elif torch.is_grad_enabled():  # the gradients' own gradients are wanted
+            gradients = _Gradients.apply(*args, ctx.backend)
+        else:
+            gradients = ctx.backend.backward(*args)
+        grad_x, grad_weight, grad_bias = gradients
+        grad_residual = grad_output if y is not None else None
+        return (
+            *(grad_x, grad_weight.to(weight.dtype), grad_bias.to(ctx.bias_dtype)),
+            *(None, None, None, None, grad_residual),
+        )
 
 
-def _backward_backward(ctx, *of_gradients):
-    """Second derivatives: torch's own, of the layer written down in torch's operators."""
-    grad, x, weight, mean, rstd = ctx.saved_tensors
-    with torch.enable_grad():
-        grad, x, weight = (t.detach().requires_grad_() for t in (grad, x, weight))
-        bias = torch.zeros_like(mean, requires_grad=True)
-        y = _composed(x, weight, bias, mean, rstd, ctx.dilation, ctx.frozen)
-        gradients = torch.autograd.grad(y, (x, weight, bias), grad, create_graph=True)
-        second = torch.autograd.grad(gradients, (grad, x, weight), of_gradients, allow_unused=True)
-    return *second, None, None, None, None
+class _Gradients(torch.autograd.Function):
+    """The backward pass; its own derivatives are torch's, of the layer in torch's operators."""
+
+    @staticmethod
+    def forward(ctx, grad_output, x, weight, mean, invstd, dilation, frozen, backend):
+        ctx.dilation, ctx.frozen = dilation, frozen
+        # invstd for the variance: what of eps is in it needs no name then.
+        ctx.save_for_backward(grad_output, x, weight, mean, invstd)
+        return backend.backward(grad_output, x, weight, mean, invstd, dilation, frozen)
+
+    @staticmethod
+    def backward(ctx, *grad_gradients):
+        grad_output, x, weight, mean, invstd = ctx.saved_tensors
+        with torch.enable_grad():
+            grad_output, x, weight = (t.detach().requires_grad_() for t in (grad_output, x, weight))
+            bias = torch.zeros_like(mean, requires_grad=True)
+            y = _composed(x, weight, bias, mean, invstd, ctx.dilation, ctx.frozen)
+            gradients = torch.autograd.grad(y, (x, weight, bias), grad_output, create_graph=True)
+            second = torch.autograd.grad(
+                gradients, (grad_output, x, weight), grad_gradients, allow_unused=True
+            )
+        return *second, None, None, None, None, None
 
 
-backward.register_autograd(_backward_backward, setup_context=_save_backward)
-
-
-def _composed(x, weight, bias, mean, rstd, dilation, frozen):
-    mean, rstd = mean.view(1, -1, 1, 1), rstd.view(1, -1, 1, 1)
+def _composed(x, weight, bias, mean, invstd, dilation, frozen):
+    mean, invstd = mean.view(1, -1, 1, 1), invstd.view(1, -1, 1, 1)
     if not frozen:
-        eps = rstd.pow(-2) - x.detach().var((0, 2, 3), correction=0, keepdim=True)
+        eps = invstd.pow(-2) - x.detach().var((0, 2, 3), correction=0, keepdim=True)
         mean = x.mean((0, 2, 3), keepdim=True)
-        rstd = ((x - mean).square().mean((0, 2, 3), keepdim=True) + eps).rsqrt()
+        invstd = ((x - mean).square().mean((0, 2, 3), keepdim=True) + eps).rsqrt()
     padding = dilation * (weight.shape[-1] // 2)
-    normalized = (x - mean) * rstd
-    return F.conv2d(normalized, weight, bias, 1, padding, dilation, weight.shape[0])
+    return F.conv2d((x - mean) * invstd, weight, bias, 1, padding, dilation, weight.shape[0])
+
+
+# What compiled code calls. Their gradients are those of `_Layer`, whose passes they are.
+
+
+@torch.library.custom_op('bnet_mm::training', mutates_args=())
+def _training(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    backend, _ = choose(x, weight.shape[-1], dilation)
+    return backend.forward_training(x, weight, bias, eps, dilation)
+
+
+@torch.library.custom_op('bnet_mm::frozen', mutates_args=())
+def _frozen(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, dilation: int
+) -> Tensor:
+    backend, _ = choose(x, weight.shape[-1], dilation)
+    return backend.forward(x, weight, bias, mean, invstd, dilation)
+
+
+@torch.library.custom_op('bnet_mm::backward', mutates_args=())
+def _backward(
+    grad_output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    dilation: int,
+    frozen: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    backend, _ = choose(x, weight.shape[-1], dilation)
+    return backend.backward(grad_output, x, weight, mean, invstd, dilation, frozen)
+
+
+@torch.library.custom_op('bnet_mm::transform', mutates_args=())
+def _transform(
+    x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
+) -> Tensor:
+    backend, _ = choose(x, weight.shape[-1], dilation)
+    return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
+
+
+@_training.register_fake
+def _(x, weight, bias, eps, dilation):
+    return torch.empty_like(x), *(x.new_empty(x.shape[1], dtype=acc_dtype(x)) for _ in range(3))
+
+
+@_backward.register_fake
+def _(grad_output, x, weight, mean, invstd, dilation, frozen):
+    sums = (t.new_empty(t.shape, dtype=acc_dtype(x)) for t in (weight, mean))
+    return torch.empty_like(x), *sums
+
+
+@_frozen.register_fake
+@_transform.register_fake
+def _(x, *_):
+    return torch.empty_like(x)

@@ -34,6 +34,7 @@ try:
 except ImportError:  # torch for a CPU or for macOS comes without it
     triton = None
 
+name = 'Triton kernels'
 # Jobs and pixels of a channel are counted in 32 bits; the rest is room to round up to blocks.
 _MOST_PIXELS = 2**29
 
@@ -121,17 +122,17 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return result[0], result[1]
 
 
-def apply(
+def forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    invstd: Tensor | None,
     dilation: int,
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Returns `conv((x - mean) * rstd) + bias`, then `+ residual`, then its ReLU.
+    """Returns `conv((x - mean) * invstd) + bias`, then `+ residual`, then its ReLU.
 
     Padding is zero on the normalized map.
 
@@ -139,7 +140,7 @@ def apply(
         x: `(N, C, H, W)`, NCHW or channels_last.
         weight: `(C, 1, k, k)`.
         bias: `(C,)`.
-        mean, rstd: `(C,)`, float32; both None where `x` is normalized already.
+        mean, invstd: `(C,)`, float32; both None where `x` is normalized already.
         dilation: distance between neighbouring taps.
         residual: `(N, C, H, W)`.
         relu: whether to end with a ReLU.
@@ -151,12 +152,12 @@ def apply(
     if x.numel() == 0:
         return y
     residual = None if residual is None else _like(residual, x)
-    operands = (x, bias, mean, rstd, residual, y)
-    _launch_taps(_apply_kernel, operands, weight, dilation, relu=relu)
+    operands = (x, bias, mean, invstd, residual, y)
+    _launch_taps(_forward_kernel, operands, weight, dilation, relu=relu)
     return y
 
 
-def training(
+def forward_training(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -165,7 +166,7 @@ def training(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the output with the batch's own statistics, and these: mean, biased var, rstd.
+    """Returns the output with the batch's own statistics, and these: mean, biased var, invstd.
 
     Args:
         x: `(N, C, H, W)`.
@@ -176,17 +177,17 @@ def training(
         relu: whether to end with a ReLU.
     """
     mean, var = statistics(x)
-    rstd = (var + eps).rsqrt()
-    y = apply(x, weight, bias, mean, rstd, dilation, residual, relu)
-    return y, mean, var, rstd
+    invstd = (var + eps).rsqrt()
+    y = forward(x, weight, bias, mean, invstd, dilation, residual, relu)
+    return y, mean, var, invstd
 
 
 def backward(
-    grad: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     mean: Tensor,
-    rstd: Tensor,
+    invstd: Tensor,
     dilation: int,
     frozen: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,22 +196,22 @@ def backward(
     The two sums that the statistics' gradient needs come with the kernel's: the sum of the
     normalized map's gradient, and `<weight, grad_weight>` for that of its product with the map.
     """
-    grad_weight, grad_bias, sum_of_grad = backward_reduce(grad, x, weight, mean, rstd, dilation)
+    grad_weight, grad_bias, sum_dy = backward_reduce(grad_output, x, weight, mean, invstd, dilation)
     means = None, None
     if not frozen:
         count = x.numel() // x.shape[1]
         product = (weight.float() * grad_weight).sum((1, 2, 3))
-        means = sum_of_grad / count, product / count
-    grad_x = backward_input(grad, x, weight, mean, rstd, *means, dilation)
+        means = sum_dy / count, product / count
+    grad_x = backward_input(grad_output, x, weight, mean, invstd, *means, dilation)
     return grad_x, grad_weight, grad_bias
 
 
 def backward_reduce(
-    g: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     mean: Tensor | None,
-    rstd: Tensor | None,
+    invstd: Tensor | None,
     dilation: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of kernel and bias, and the sum of the normalized map's gradient.
@@ -222,7 +223,7 @@ def backward_reduce(
         g: gradient of the output, `(N, C, H, W)`.
         x: the input, `(N, C, H, W)`, NCHW or channels_last.
         weight: `(C, 1, k, k)`.
-        mean, rstd: `(C,)`, float32; both None where `x` is normalized already.
+        mean, invstd: `(C,)`, float32; both None where `x` is normalized already.
         dilation: distance between neighbouring taps.
 
     Returns:
@@ -242,11 +243,11 @@ def backward_reduce(
         _launch(
             _backward_reduce_kernel,
             lambda meta: (splits * triton.cdiv(channels, meta['lanes']),),
-            _like(g, x),
+            _like(grad_output, x),
             x,
             *_taps_of(weight, channels_last),
             mean,
-            rstd,
+            invstd,
             partial,
             images,
             channels,
@@ -259,28 +260,28 @@ def backward_reduce(
             channels_last=channels_last,
         )
         sums = partial.sum(0)
-    grad_weight, grad_bias, sum_of_grad = sums.split([channels * taps, channels, channels])
-    return grad_weight.view(channels, 1, k, k), grad_bias, sum_of_grad
+    grad_weight, grad_bias, sum_dy = sums.split([channels * taps, channels, channels])
+    return grad_weight.view(channels, 1, k, k), grad_bias, sum_dy
 
 
 def backward_input(
-    g: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     mean: Tensor | None,
-    rstd: Tensor | None,
-    of_grad: Tensor | None,
-    of_product: Tensor | None,
+    invstd: Tensor | None,
+    mean_dy: Tensor | None,
+    mean_dy_xmu: Tensor | None,
     dilation: int,
 ) -> Tensor:
-    """Returns `rstd * (transposed_conv(g) - of_grad - x_hat * of_product)`, the input's gradient.
+    """Returns `invstd * (transposed_conv(g) - mean_dy - x_hat * mean_dy_xmu)`, the input's gradient.
 
     Args:
         g: gradient of the output, `(N, C, H, W)`.
         x: the input, `(N, C, H, W)`, NCHW or channels_last.
         weight: `(C, 1, k, k)`.
-        mean, rstd: `(C,)`, float32; both None where `x` is normalized already.
-        of_grad, of_product: `(C,)`, float32: means over the batch of the normalized map's gradient
+        mean, invstd: `(C,)`, float32; both None where `x` is normalized already.
+        mean_dy, mean_dy_xmu: `(C,)`, float32: means over the batch of the normalized map's gradient
             and of that times the normalized map. Both None for frozen statistics, and the values
             of `x` are not read.
         dilation: distance between neighbouring taps.
@@ -291,7 +292,7 @@ def backward_input(
     dx = torch.empty_like(x)
     if x.numel() == 0:
         return dx
-    operands = (_like(g, x), x, mean, rstd, of_grad, of_product, dx)
+    operands = (_like(grad_output, x), x, mean, invstd, mean_dy, mean_dy_xmu, dx)
     _launch_taps(_backward_input_kernel, operands, weight, dilation)
     return dx
 
@@ -315,7 +316,7 @@ def _missing() -> str | None:
 
 def _interpreted() -> bool:
     """Returns whether Triton runs kernels in Python, on a CPU."""
-    return not isinstance(_apply_kernel, triton.JITFunction)
+    return not isinstance(_forward_kernel, triton.JITFunction)
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -604,11 +605,11 @@ def _convolve(
 
 
 @_jit('images', 'height', 'width', 'map_size')
-def _apply_kernel(
+def _forward_kernel(
     x,
     bias,
     mean,
-    rstd,
+    invstd,
     residual,
     y,
     weight,
@@ -637,7 +638,7 @@ def _apply_kernel(
     known = channel < channels
     heights = _heights(column, image, images, height, width, k, dilation)
     taps = _all_taps(weight, channel, known, per_channel, per_tap, k)
-    scale = _per_channel(rstd, channel, known, 1.0)
+    scale = _per_channel(invstd, channel, known, 1.0)
     sums = _convolve(
         x,
         _per_channel(mean, channel, known, 0.0),
@@ -672,9 +673,9 @@ def _backward_input_kernel(
     g,
     x,
     mean,
-    rstd,
-    of_grad,
-    of_product,
+    invstd,
+    mean_dy,
+    mean_dy_xmu,
     dx,
     weight,
     per_channel,
@@ -718,14 +719,14 @@ def _backward_input_kernel(
         dilation,
         rows,
     )
-    scale = _per_channel(rstd, channel, known, 1.0)
+    scale = _per_channel(invstd, channel, known, 1.0)
     centre = _per_channel(mean, channel, known, 0.0)
-    shift = _per_channel(of_grad, channel, known, 0.0)
-    slope = scale * _per_channel(of_product, channel, known, 0.0)
+    shift = _per_channel(mean_dy, channel, known, 0.0)
+    slope = scale * _per_channel(mean_dy_xmu, channel, known, 0.0)
     for i in tl.static_range(rows):
         mask = _inside(row + i * dilation, heights[k // 2], known, whole)
         result = sums[i] - shift
-        if of_product is not None:
+        if mean_dy_xmu is not None:
             value = tl.load(x + offset + i * down, mask=mask, other=0).to(tl.float32)
             result -= (value - centre) * slope
         result *= scale
@@ -767,7 +768,7 @@ def _backward_reduce_kernel(
     per_channel,
     per_tap,
     mean,
-    rstd,
+    invstd,
     partial,
     images,
     channels,
@@ -840,7 +841,7 @@ def _backward_reduce_kernel(
                         of_normalized += gradient * weights
         block += 1
 
-    scale = _per_channel(rstd, channel, known, 1.0)
+    scale = _per_channel(invstd, channel, known, 1.0)
     scale = tl.reshape(scale, [lanes])
     channel = tl.reshape(channel, [lanes])
     known = channel < channels

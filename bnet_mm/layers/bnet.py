@@ -2,8 +2,7 @@
 
 from torch import nn
 
-from bnet_mm.layers.depthwise import check_kernel
-from bnet_mm.layers.enhanced import EnhancedNorm, refuse_positions
+from bnet_mm.layers.enhanced import EnhancedNorm
 
 
 class BNET(EnhancedNorm):
@@ -13,26 +12,30 @@ class BNET(EnhancedNorm):
     algorithm 1. It starts as plain batch normalization does (kernel Dirac, bias 0), takes plain
     batch normalization's state dict, and with `k=1` is plain batch normalization.
 
-    In a config: `norm_cfg=dict(type='BNET', k=5)`.
-
     Args:
         num_features: channels C.
         k: kernel size, odd.
         dilation: distance between neighbouring taps, in pixels.
         eps, momentum, track_running_stats: as in `torch.nn.BatchNorm2d`.
-        positions: not for the layer. A backbone that places BNET takes it out of `norm_cfg`; if it
-            arrives here, the network would silently differ from what was asked for.
-        _scope_: ignored; config inheritance leaves it in `norm_cfg`.
+        positions: not for the layer: networks that place norms take it out. Anything but None and
+            'all' is an error here, since the network would differ from what was asked for.
+        _scope_: ignored; config inheritance leaves it there.
 
     Shape:
         input and output `(N, C, H, W)`.
 
     Raises:
         InputError: `k` is not a positive odd integer, `dilation` not a positive integer, or
-            `positions` came from a backbone that cannot place norms.
+            `positions` came from a network that does not place norms.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.randn(2, 8, 16, 16)
+        >>> torch.allclose(BNET(8, k=5)(x), nn.BatchNorm2d(8)(x), atol=1e-5)
+        True
     """
 
-    _norm_class = nn.BatchNorm2d
+    _norm_class: type[nn.modules.batchnorm._BatchNorm] = nn.BatchNorm2d
 
     def __init__(
         self,
@@ -47,25 +50,20 @@ class BNET(EnhancedNorm):
         dtype=None,
         _scope_: str | None = None,
     ):
-        k, dilation = check_kernel(k, dilation)
-        refuse_positions('BNET', positions)
-        norm = self._norm_class(
-            num_features,
-            eps=eps,
-            momentum=momentum,
-            affine=False,
-            track_running_stats=track_running_stats,
-            device=device,
-            dtype=dtype,
-        )
-        super().__init__(norm, num_features, k, dilation, device=device, dtype=dtype)
+        where = dict(device=device, dtype=dtype)
+        norm = self._norm_class(num_features, eps, momentum, False, track_running_stats, **where)
+        super().__init__(norm, num_features, k, dilation, positions, **where)
 
 
 class SyncBNET(BNET):
     """`BNET` with batch statistics over all processes, as `torch.nn.SyncBatchNorm` has them.
 
-    In a config: `norm_cfg=dict(type='SyncBNET', k=5)`. Without processes, on a CPU too, it computes
-    what `BNET` does. Arguments, shapes and errors are those of `BNET`.
+    Without processes, on a CPU too, it computes what `BNET` does. Arguments, shapes and errors are
+    those of `BNET`.
+
+    Examples:
+        >>> type(SyncBNET(8, k=3).norm).__name__
+        'SyncBatchNorm'
     """
 
     _norm_class = nn.SyncBatchNorm

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from bnet_mm.layers.depthwise import check_kernel
-from bnet_mm.layers.enhanced import refuse_positions
+from bnet_mm.layers.enhanced import check_not_placed
 
 
 class BNReLUConv(nn.Module):
@@ -13,15 +13,13 @@ class BNReLUConv(nn.Module):
     ordinary one: it starts as torch, or the network's own initialization, starts convolutions, and
     optimizers decay it as one.
 
-    In a config: `norm_cfg=dict(type='BNReLUConv', k=3)`.
-
     Args:
         num_features: channels C.
         k: kernel size, odd.
         dilation: distance between neighbouring taps, in pixels.
         eps, momentum, track_running_stats: as in `torch.nn.BatchNorm2d`.
         positions: as in `BNET`.
-        _scope_: ignored; config inheritance leaves it in `norm_cfg`.
+        _scope_: ignored; config inheritance leaves it there.
 
     Shape:
         input and output `(N, C, H, W)`.
@@ -47,7 +45,7 @@ class BNReLUConv(nn.Module):
     ):
         super().__init__()
         k, dilation = check_kernel(k, dilation)
-        refuse_positions('BNReLUConv', positions)
+        check_not_placed('BNReLUConv', positions)
         options = dict(device=device, dtype=dtype)
         self.norm = nn.BatchNorm2d(
             num_features, eps, momentum, track_running_stats=track_running_stats, **options
@@ -62,6 +60,14 @@ class BNReLUConv(nn.Module):
             groups=num_features,
             **options,
         )
+
+    @classmethod
+    def from_norm(cls, norm: nn.Module, k: int = 3, dilation: int = 1) -> 'BNReLUConv':
+        """Returns the control around an existing batch norm, which becomes its child."""
+        where = dict(device=norm.weight.device, dtype=norm.weight.dtype)
+        control = cls(norm.num_features, k, dilation, **where)
+        control.norm = norm
+        return control.train(norm.training)
 
     def zero_output(self) -> None:
         """Makes the convolution 0, as `zero_init_residual` makes the scale of a block's last norm.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from bnet_mm.errors import InputError
-from bnet_mm.kernels import operators
+from bnet_mm.kernels.operators import is_plain_call, transform
 
 
 def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
@@ -133,8 +133,8 @@ def depthwise_transform(
         residual: what is added before the ReLU, `(N, C, H, W)`.
         relu: whether to end with a ReLU.
     """
-    if _for_kernels(input, weight, bias, residual):
-        return operators.transform_inference(input, weight, bias, dilation, residual, relu)
+    if _for_back_end(input, weight, bias, residual):
+        return transform(input, weight, bias, dilation, residual, relu)
     padding = dilation * (weight.shape[-1] // 2)
     output = F.conv2d(input, weight, bias, 1, padding, dilation, weight.shape[0])
     if residual is not None:
@@ -142,12 +142,12 @@ def depthwise_transform(
     return output.relu() if relu else output
 
 
-def _for_kernels(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> bool:
-    """Tells whether the operators for inference take these; torch's own say what is wrong."""
+def _for_back_end(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> bool:
+    """Tells whether a back end takes these; torch's own operators say what is wrong."""
     tensors = [t for t in (input, weight, bias, residual) if t is not None]
     c, k = weight.shape[0], weight.shape[-1]
     return (
-        operators.is_plain_call(*tensors)
+        is_plain_call(*tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         and not torch.is_autocast_enabled(input.device.type)
         and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)

@@ -1,36 +1,37 @@
-"""Any norm with its scale and shift replaced by a depthwise convolution."""
+"""Any norm with its scale and shift replaced by a depthwise convolution.
 
+Called one after the other, its two children would write the normalized feature map and keep it for
+the backward pass. Where nothing is lost by it both are one step (`bnet_mm.kernels.operators`);
+whoever looks at the children themselves (hooks, tracers, another norm) gets them one by one, with
+the same numbers.
+"""
+
+import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as global_hooks
 
 from bnet_mm.errors import InputError
-from bnet_mm.kernels import operators
-from bnet_mm.kernels.synchronized import group_of, synchronized_batch_norm
+from bnet_mm.kernels.backend import choose
+from bnet_mm.kernels.operators import is_plain_call, normalize_transform
+from bnet_mm.kernels.statistics import (
+    group_of,
+    synchronized_batch_norm,
+    synchronized_transform,
+    update_running_statistics,
+)
 from bnet_mm.layers.depthwise import DepthwiseTransform, dirac_kernel
-from bnet_mm.layers.fused import fused_forward, why_composed
 
-
-def refuse_positions(layer: str, positions: str | None) -> None:
-    """Checks that nobody expects the layer `layer` to place itself.
-
-    Raises:
-        InputError: `positions` came from a network that does not take it out of `norm_cfg`, so
-            that the network would silently differ from what was asked for.
-    """
-    if positions not in (None, 'all'):
-        raise InputError(
-            f'{layer}: positions={positions!r} was given to a network that does not place norms. '
-            f'Leave positions out of this norm_cfg to enhance every norm it builds, or build '
-            f"the network with the plain norm and call bnet_mm.enhance(model, k, positions='...')"
-        )
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+_GLOBAL_HOOKS = tuple(f'_global{hooks}' for hooks in _HOOKS)
 
 
 class EnhancedNorm(nn.Module):
-    """`y = depthwise_kxk(norm(x)) + bias`, zero padding on the normalized map (paper, eq. 5).
+    """`y = depthwise_kxk(norm(x)) + bias`, zero padding on the normalized feature map (eq. 5).
 
     Composition keeps it whole. A subclass of torch's `_BatchNorm` is rebuilt as a bare norm by
     `convert_sync_batchnorm` and `revert_sync_batchnorm`, which never look at its kernel again; here
     they convert the child `norm` and leave `dw` alone. No parameter of the layer itself is called
-    `weight`: OpenMMLab's initializers fill a norm's `weight` with ones.
+    `weight`: initializers of other libraries fill a norm's `weight` with ones.
 
     A state dict of the plain norm (`weight`, `bias` and the statistics) loads into it, strictly,
     and the outputs do not change: the scale goes to the centre tap, the shift to the bias.
@@ -40,12 +41,17 @@ class EnhancedNorm(nn.Module):
         num_features: channels C.
         k: kernel size, odd; 1 is the plain affine norm.
         dilation: distance between neighbouring taps, in pixels.
+        positions: None or 'all'; a layer does not place itself.
 
     Shape:
         input and output `(N, C, H, W)`.
+
+    Raises:
+        InputError: `k` is not a positive odd integer, `dilation` not a positive integer, or
+            `positions` came from a network that does not place norms.
     """
 
-    # mmcv names a block's norms after this: bn1, bn2, bn3, as plain batch normalization's.
+    # Blocks are named after it (bn1, bn2, bn3), as with plain batch normalization.
     _abbr_ = 'bn'
 
     def __init__(
@@ -54,12 +60,42 @@ class EnhancedNorm(nn.Module):
         num_features: int,
         k: int,
         dilation: int = 1,
+        positions: str | None = None,
         device=None,
         dtype=None,
     ):
         super().__init__()
+        check_not_placed(type(self).__name__, positions)
         self.norm = norm
         self.dw = DepthwiseTransform(num_features, k, dilation, device=device, dtype=dtype)
+
+    @classmethod
+    def from_norm(cls, norm: nn.Module, k: int = 3, dilation: int = 1) -> 'EnhancedNorm':
+        """Returns the layer around an existing norm, which computes the same.
+
+        The norm becomes the layer's child and loses its scale and shift to the kernel and its
+        bias; device, type, mode and `requires_grad` carry over.
+        """
+        tensors = [*norm.parameters(), *norm.buffers()]
+        layer = cls.__new__(cls)
+        EnhancedNorm.__init__(
+            layer,
+            norm,
+            norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features,
+            k,
+            dilation,
+            device=tensors[0].device if tensors else None,
+            dtype=next((t.dtype for t in tensors if t.is_floating_point()), None),
+        )
+        if norm.weight is not None:
+            with torch.no_grad():
+                layer.dw.weight.copy_(dirac_kernel(norm.weight, layer.k))
+                layer.dw.bias.copy_(norm.bias)
+            layer.dw.requires_grad_(norm.weight.requires_grad)
+            norm.weight = norm.bias = None
+        if 'affine' in vars(norm):
+            norm.affine = False
+        return layer.train(norm.training)
 
     @property
     def num_features(self) -> int:
@@ -91,7 +127,7 @@ class EnhancedNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         # The norm's own check is gone once a library has converted it to synchronized statistics
-        # and back, and a convolution would read a (C, H, W) map as an unbatched image.
+        # and back, and a convolution would read a (C, H, W) tensor as an unbatched image.
         # Not asked of torch.fx's stand-ins for an input.
         if isinstance(input, Tensor) and input.dim() != 4:
             kind = {5: '; 3-D networks (I3D and its like) keep their own norm'}
@@ -99,44 +135,118 @@ class EnhancedNorm(nn.Module):
                 f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got {input.dim()}-D of '
                 f'shape {tuple(input.shape)}{kind.get(input.dim(), "")}'
             )
-        if why_composed(self, input) is None:
-            return fused_forward(self.norm, self.dw, input)
-        synchronized = isinstance(self.norm, nn.SyncBatchNorm)
-        return self.dw(
-            synchronized_batch_norm(self.norm, input) if synchronized else self.norm(input)
-        )
+        if self.fallback_reason(input) is None:
+            return self._fused(input)
+        if isinstance(self.norm, nn.SyncBatchNorm):
+            return self.dw(synchronized_batch_norm(self.norm, input))
+        return self.dw(self.norm(input))
 
     def end_of_block(self, input: Tensor, residual: Tensor) -> Tensor:
-        """Returns `relu(self(input) + residual)`, in one pass over the map where that can be.
+        """Returns `relu(self(input) + residual)`, in one step where that can be.
 
         Args:
             input: `(N, C, H, W)`.
             residual: the block's other branch, of the same size.
         """
-        hooks = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
-        alike = residual.shape == input.shape and residual.dtype == input.dtype
         if (
-            hooks
-            or not alike
+            self._forward_hooks
+            or self._forward_pre_hooks
+            or self._backward_hooks
+            or residual.shape != input.shape
+            or residual.dtype != input.dtype
             or input.dim() != 4
-            or not operators.is_plain_call(residual)
-            or why_composed(self, input) is not None
+            or not is_plain_call(residual)
+            or self.fallback_reason(input) is not None
             or group_of(self.norm) is not None
         ):
             return (self(input) + residual).relu()
-        return fused_forward(self.norm, self.dw, input, residual)
+        return self._fused(input, residual)
+
+    def fallback_reason(self, input: Tensor) -> str | None:
+        """Returns why `norm` and `dw` are called one by one for an input, or None if they are not.
+
+        Args:
+            input: `(N, C, H, W)`.
+        """
+        norm, dw = self.norm, self.dw
+        if not is_plain_call(input):
+            return 'the layer is traced, exported, or called on or within something special'
+        batch_norm = nn.modules.batchnorm._BatchNorm
+        if not isinstance(norm, nn.SyncBatchNorm) and type(norm).forward is not batch_norm.forward:
+            return f'no back end computes {type(norm).__name__}'
+        if norm.weight is not None or norm.bias is not None:
+            return 'its norm has a scale and a shift of its own'
+        if type(dw).forward is not DepthwiseTransform.forward or any(
+            'forward' in m.__dict__ for m in (norm, dw)
+        ):
+            return 'another forward has been put in the place of its transform or its norm'
+        if any(getattr(m, hooks) for m in (norm, dw) for hooks in _HOOKS) or any(
+            getattr(global_hooks, hooks) for hooks in _GLOBAL_HOOKS
+        ):
+            return 'there are hooks on its norm or on its transform'
+        if dw.weight.shape != (dw.in_channels, 1, *dw.kernel_size):
+            return 'its kernel has been given another shape'
+        half = input.dtype in (torch.bfloat16, torch.float16)
+        if dw.weight.dtype != input.dtype and not (half and dw.weight.dtype == torch.float32):
+            return f'the kernel is of {dw.weight.dtype} and the feature map of {input.dtype}'
+        if dw.weight.device != input.device:
+            return 'the layer is on another device than its input'
+        # Batch normalization has its own say on these: nothing to compute, or an error.
+        if input.shape[1] != dw.in_channels or (
+            input.numel() <= dw.in_channels and group_of(norm) is None
+        ):
+            return 'the feature map has another number of channels, or less than two values in each'
+        return None
+
+    def computed_by(self, input: Tensor) -> str:
+        """Returns in a few words how the layer computes for an input, and why not faster.
+
+        Args:
+            input: `(N, C, H, W)`.
+        """
+        reason = self.fallback_reason(input)
+        if reason is not None:
+            return f'norm, then depthwise convolution: {reason}'
+        backend, reason = choose(input, self.k, self.dilation)
+        return backend.name if reason is None else f'{backend.name}: {reason}'
+
+    def _fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Returns the output in one step, and updates the running statistics as the norm would.
+
+        With a residual it is added before a ReLU; not with statistics over processes.
+        """
+        norm, dw = self.norm, self.dw
+        if not norm.training and norm.running_mean is not None:
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            invstd = (norm.running_var.to(dtype) + norm.eps).rsqrt()
+            frozen = norm.running_mean.to(dtype), invstd
+            args = dw.weight, dw.bias, frozen, norm.eps, self.dilation, residual
+            return normalize_transform(x, *args)[0]
+        group = group_of(norm)
+        count: int | Tensor = x.numel() // x.shape[1]
+        if group is None:
+            y, mean, var = normalize_transform(
+                x, dw.weight, dw.bias, None, norm.eps, self.dilation, residual
+            )
+        else:
+            y, mean, var, count = synchronized_transform(
+                x, dw.weight, dw.bias, norm.eps, self.dilation, group
+            )
+        if norm.training and norm.track_running_stats:
+            update_running_statistics(norm, mean, var, count)
+        return y
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a child; this is how conversions put another norm in the place of `norm`.
 
         Raises:
-            InputError: that norm is mmcv's synchronized one, which cannot do without a scale and
-                shift of its own.
+            InputError: that norm is a synchronized one of another library, which cannot do without
+                a scale and shift of its own.
         """
-        if name == 'norm' and type(module).__module__ == 'mmcv.ops.sync_bn':
+        if name == 'norm' and type(module).__module__.endswith('.ops.sync_bn'):
             raise InputError(
-                "BNET cannot use mmcv's own SyncBatchNorm (sync_bn='mmcv'): say sync_bn='torch', "
-                "or norm_cfg=dict(type='SyncBNET', ...)"
+                f"BNET cannot use {type(module).__module__.partition('.')[0]}'s own SyncBatchNorm: "
+                f"say sync_bn='torch', or type='SyncBNET'"
             )
         super().add_module(name, module)
 
@@ -157,3 +267,18 @@ class EnhancedNorm(nn.Module):
                     value = dirac_kernel(value, self.k)
                 state_dict[prefix + ours] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def check_not_placed(layer: str, positions: str | None) -> None:
+    """Checks that nobody expects a layer to place itself.
+
+    Raises:
+        InputError: `positions` came from a network that does not take it out, so that the network
+            would silently differ from what was asked for.
+    """
+    if positions not in (None, 'all'):
+        raise InputError(
+            f'{layer}: positions={positions!r} was given to a network that does not place norms. '
+            f'Leave positions out to enhance every norm that it builds, or build the network with '
+            f"the plain norm and call bnet_mm.enhance(model, k, positions='...')"
+        )

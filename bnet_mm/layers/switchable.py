@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bnet_mm.errors import InputError
-from bnet_mm.kernels.synchronized import group_of
+from bnet_mm.kernels.statistics import group_of, update_running_statistics
 
 
 class SwitchNorm2d(nn.Module):
@@ -18,15 +18,14 @@ class SwitchNorm2d(nn.Module):
     batches since `reset_running_stats`. The SN paper takes the average over batches that are run
     through the trained network; mmpretrain's `PreciseBNHook` does that here as well.
 
-    In a config: `norm_cfg=dict(type='SN')`. Its statistics of the batch are this process's own;
-    SN over processes is not there.
+    Its statistics of the batch are this process's own; SN over processes is not there.
 
     Args:
         num_features: channels C.
         eps: added to the variance.
         momentum: how far the running statistics move to those of a batch; None: see above.
         affine: whether there are a scale `weight` and a shift `bias`, `(C,)` each.
-        _scope_: ignored; config inheritance leaves it in `norm_cfg`.
+        _scope_: ignored; config inheritance leaves it there.
 
     Shape:
         input and output `(N, C, H, W)`; `mean_weight` and `var_weight`, before the softmax, `(3,)`.
@@ -107,7 +106,8 @@ class SwitchNorm2d(nn.Module):
         if self.batch.training:
             var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, correction=0, keepdim=True)
             mean_bn = mean_in.mean(0, keepdim=True)
-            self._track(mean_bn, var_bn)
+            # The biased variance, as the other two are.
+            update_running_statistics(self.batch, mean_bn.flatten(), var_bn.flatten())
         else:
             mean_bn = self.batch.running_mean.to(x.dtype).view(1, -1, 1, 1)
             var_bn = self.batch.running_var.to(x.dtype).view(1, -1, 1, 1)
@@ -118,16 +118,6 @@ class SwitchNorm2d(nn.Module):
             scale, shift = self.weight.to(x.dtype), self.bias.to(x.dtype)
             y = y * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
         return y.to(input.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor) -> None:
-        batch = self.batch
-        batch.num_batches_tracked.add_(1)
-        factor = batch.momentum
-        if factor is None:
-            factor = 1.0 / batch.num_batches_tracked.item()
-        batch.running_mean.lerp_(mean.flatten().to(batch.running_mean.dtype), factor)
-        batch.running_var.lerp_(var.flatten().to(batch.running_var.dtype), factor)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # A plain batch norm's statistics, and those of SN's authors, who have (1, C, 1) and for

@@ -14,9 +14,9 @@ from bnet_mm.layers import (
     EnhancedNorm,
     SwitchNorm2d,
     SyncBNET,
-    is_plain_norm,
+    named_norms,
 )
-from bnet_mm.layers.depthwise import check_kernel
+from bnet_mm.layers.kinds import PLAIN_NORMS
 from bnet_mm.models.authors import rename_kernels_on_load
 from bnet_mm.models.blocks import (
     BASIC_BLOCK,
@@ -82,8 +82,13 @@ def enhance(
     Raises:
         InputError: a wrong argument, or a place without a norm that can be replaced; the message
             names each.
+
+    Examples:
+        >>> from torchvision.models import resnet18
+        >>> model = enhance(resnet18(), k=3)
+        >>> model.layer1[0].bn2.dw.weight.shape
+        torch.Size([64, 1, 3, 3])
     """
-    k, dilation = check_kernel(k, dilation)
     replace_norms(model, positions, lambda norm: _enhanced(norm, k, dilation))
     model.register_load_state_dict_pre_hook(rename_kernels_on_load)
     return model
@@ -96,14 +101,7 @@ def add_control(
 
     Arguments, return value and errors are those of `enhance`.
     """
-    k, dilation = check_kernel(k, dilation)
-
-    def with_conv(norm: nn.Module) -> BNReLUConv:
-        control = BNReLUConv(norm.num_features, k, dilation, **_device_and_dtype(norm))
-        control.norm = norm
-        return control.train(norm.training)
-
-    return replace_norms(model, positions, with_conv)
+    return replace_norms(model, positions, lambda norm: BNReLUConv.from_norm(norm, k, dilation))
 
 
 def replace_norms(
@@ -141,13 +139,14 @@ def replace_norms(
         raise InputError(
             f'BNET cannot be placed at {where} of {type(model).__name__}: it has {lacking}'
         )
-    # A module that is used in two places is one afterwards, too.
-    made: dict[int, nn.Module] = {}
+    # All are made before one is placed, and a norm that is used in two places is one afterwards.
+    made: dict[nn.Module, nn.Module] = {}
+    for norm in chosen.values():
+        if norm not in made:
+            made[norm] = replaced_by(norm)
     for name, norm in chosen.items():
-        if id(norm) not in made:
-            made[id(norm)] = replaced_by(norm)
         parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, made[id(norm)])
+        setattr(model.get_submodule(parent), child, made[norm])
     return model
 
 
@@ -174,17 +173,9 @@ def _norms_at(model: nn.Module, positions: str | None) -> Iterator[tuple[str, nn
 
 def _all_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yields every plain batch norm of a model or, where there is none, every other plain norm."""
-    inside = set()  # the statistics of norms that are enhanced already, and of switchable ones
-    batch, others = [], []
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, EnhancedNorm):
-            inside.add(f'{name}.norm')
-        if isinstance(module, SwitchNorm2d):
-            inside.add(f'{name}.batch')
-        if is_plain_norm(module) and name not in inside:
-            of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            (batch if of_batch else others).append((name, module))
-    yield from batch or others
+    norms = list(named_norms(model, PLAIN_NORMS, repeated=True))
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    yield from [(name, norm) for name, norm in norms if isinstance(norm, batch_norm)] or norms
 
 
 def _problem(norm: nn.Module | None) -> str | None:
@@ -193,8 +184,8 @@ def _problem(norm: nn.Module | None) -> str | None:
         return 'does not exist'
     if isinstance(norm, EnhancedNorm):
         return 'is enhanced already'
-    # Exact types: a subclass may do more than normalize (timm's BatchNormAct2d also activates). Two
-    # of mmengine's, known by name, only differ in how they check the input.
+    # Exact types: a subclass may do more than normalize (timm's BatchNormAct2d also activates).
+    # Two, known by name, only differ in how they check the input.
     if type(norm) in (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, SwitchNorm2d) or (
         isinstance(norm, nn.modules.batchnorm._BatchNorm)
         and type(norm).__name__ in ('SyncBatchNorm', '_BatchNormXd')
@@ -204,30 +195,12 @@ def _problem(norm: nn.Module | None) -> str | None:
 
 
 def _enhanced(norm: nn.Module, k: int, dilation: int) -> EnhancedNorm:
-    options = dict(k=k, dilation=dilation, eps=norm.eps, **_device_and_dtype(norm))
-    synchronized = isinstance(norm, nn.SyncBatchNorm)
-    if isinstance(norm, nn.GroupNorm):
-        enhanced = GNET(norm.num_channels, num_groups=norm.num_groups, **options)
-    elif isinstance(norm, SwitchNorm2d):
-        enhanced = SNET(norm.num_features, momentum=norm.momentum, **options)
-    else:
-        instance = isinstance(norm, nn.InstanceNorm2d)
-        kind = SyncBNET if synchronized else INET if instance else BNET
-        options |= dict(momentum=norm.momentum, track_running_stats=norm.track_running_stats)
-        enhanced = kind(norm.num_features, **options)
-    if synchronized:
-        enhanced.norm.process_group = norm.process_group
-    # Not strict: a norm without scale and shift leaves the kernel at Dirac.
-    enhanced.load_state_dict(norm.state_dict(), strict=False)
-    if norm.affine:
-        enhanced.dw.requires_grad_(norm.weight.requires_grad)
-    enhanced.train(norm.training)
-    return enhanced
-
-
-def _device_and_dtype(norm: nn.Module) -> dict:
-    tensors = [*norm.parameters(), *norm.buffers()]
-    return dict(
-        device=tensors[0].device if tensors else None,
-        dtype=next((t.dtype for t in tensors if t.is_floating_point()), None),
+    kinds = (
+        (nn.SyncBatchNorm, SyncBNET),
+        (nn.modules.batchnorm._BatchNorm, BNET),
+        (nn.GroupNorm, GNET),
+        (SwitchNorm2d, SNET),
+        (nn.InstanceNorm2d, INET),
     )
+    layer = next(layer for kind, layer in kinds if isinstance(norm, kind))
+    return layer.from_norm(norm, k, dilation)

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.checkpoint.reading import ALLOWED
-from bnet_mm.kernels.synchronized import synchronized_batch_norm
+from bnet_mm.kernels.statistics import synchronized_batch_norm
 
 
 def apply() -> None:

@@ -49,7 +49,7 @@ def arguments(shape, dtype, k, memory_format):
     def normal(*size):
         return torch.randn(*size, generator=generator, dtype=torch.float64)
 
-    number = cpu.computing_type(torch.empty(0, dtype=dtype))
+    number = cpu.acc_dtype(torch.empty(0, dtype=dtype))
     x, grad = (t.to(dtype).contiguous(memory_format=memory_format) for t in normal(2, *shape))
     x = x + 3  # so that sums of squares without a mean would cancel
     return x, normal(shape[1], 1, k, k).to(number), normal(shape[1]).to(number), grad
@@ -65,8 +65,8 @@ def arguments(shape, dtype, k, memory_format):
 def test_forward_and_backward(module, arguments, dtype, dilation, memory_format):
     x, weight, bias, grad = arguments
     count = x.numel() // x.shape[1]
-    y, mean, var, rstd = module.training(x, weight, bias, EPS, dilation)
-    gradients = module.backward(grad, x, weight, mean, rstd, dilation, False)
+    y, mean, var, invstd = module.forward_training(x, weight, bias, EPS, dilation)
+    gradients = module.backward(grad, x, weight, mean, invstd, dilation, False)
     expected = two_lines(x, weight, bias, grad, dilation, None)
     if shape_has_variance(x):
         for ours, theirs in zip((y, *gradients), expected, strict=True):
@@ -79,23 +79,21 @@ def test_forward_and_backward(module, arguments, dtype, dilation, memory_format)
     # The pieces that synchronized statistics are made of.
     for ours, theirs in zip(module.statistics(x), (mean, var), strict=True):
         close(ours, theirs.double(), dtype)
-    close(module.apply(x, weight, bias, mean, rstd, dilation), y.double(), dtype)
-    grad_weight, grad_bias, sum_of_grad = module.backward_reduce(
-        grad, x, weight, mean, rstd, dilation
-    )
+    close(module.forward(x, weight, bias, mean, invstd, dilation), y.double(), dtype)
+    grad_weight, grad_bias, sum_dy = module.backward_reduce(grad, x, weight, mean, invstd, dilation)
     product = (weight * grad_weight).sum((1, 2, 3))
     pieces = module.backward_input(
-        grad, x, weight, mean, rstd, sum_of_grad / count, product / count, dilation
+        grad, x, weight, mean, invstd, sum_dy / count, product / count, dilation
     )
     for ours, theirs in zip((pieces, grad_weight, grad_bias), gradients, strict=True):
         close(ours, theirs.double(), dtype)
 
     # Statistics that are constants.
     mean, var = mean + 0.5, var + 1
-    rstd = (var + EPS).rsqrt()
-    y = module.apply(x, weight, bias, mean, rstd, dilation)
-    gradients = module.backward(grad, x, weight, mean, rstd, dilation, True)
-    alone = module.backward_input(grad, x, weight, mean, rstd, None, None, dilation)
+    invstd = (var + EPS).rsqrt()
+    y = module.forward(x, weight, bias, mean, invstd, dilation)
+    gradients = module.backward(grad, x, weight, mean, invstd, dilation, True)
+    alone = module.backward_input(grad, x, weight, mean, invstd, None, None, dilation)
     expected = two_lines(x, weight, bias, grad, dilation, (mean, var))
     for ours, theirs in zip((y, *gradients, alone), (*expected, expected[1]), strict=True):
         close(ours, theirs, dtype)
@@ -112,7 +110,7 @@ def test_end_of_a_block(module, memory_format):
     x, residual = torch.randn(2, 2, 20, 7, 18).unbind()
     x = x.contiguous(memory_format=memory_format)
     weight, bias = torch.randn(20, 1, 5, 5), torch.randn(20)
-    y = module.apply(x, weight, bias, None, None, 1, residual, True)
+    y = module.forward(x, weight, bias, None, None, 1, residual, True)
     expected = (F.conv2d(x, weight, bias, 1, 2, 1, 20) + residual).relu()
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-4)
 
@@ -126,8 +124,8 @@ def test_the_number_of_threads_changes_nothing(memory_format):
     weight, bias = torch.randn(70, 1, 5, 5), torch.randn(70)
 
     def run():
-        y, mean, var, rstd = cpu.training(x, weight, bias, EPS, 1)
-        return y, mean, var, *cpu.backward(grad, x, weight, mean, rstd, 1, False)
+        y, mean, var, invstd = cpu.forward_training(x, weight, bias, EPS, 1)
+        return y, mean, var, *cpu.backward(grad, x, weight, mean, invstd, 1, False)
 
     threads = torch.get_num_threads()
     first = run()

@@ -21,8 +21,8 @@ INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 CHANNELS_LAST, NCHW = torch.channels_last, torch.contiguous_format
 FORMATS = pytest.mark.parametrize('memory_format', [NCHW, CHANNELS_LAST], ids=['nchw', 'nhwc'])
 EPS = 1e-5
-OPTIONAL = 'mean', 'rstd', 'residual', 'of_grad', 'of_product'
-TENSORS = 'weight', 'bias', 'mean', 'rstd', 'of_grad', 'of_product', 'partial'
+OPTIONAL = 'mean', 'invstd', 'residual', 'mean_dy', 'mean_dy_xmu'
+TENSORS = 'weight', 'bias', 'mean', 'invstd', 'mean_dy', 'mean_dy_xmu', 'partial'
 # Errors are relative to the largest value: one rounding of the result, or sums in float32. Where a
 # GPU rounds to bfloat16 the interpreter cuts off.
 ROUNDING = {torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 8e-3}
@@ -52,7 +52,7 @@ def test_without_a_gpu_the_reason_is_said():
 
 @pytest.mark.skipif(INTERPRETED, reason='the interpreter compiles nothing')
 @pytest.mark.parametrize('memory_format', ['nchw', 'nhwc'])
-@pytest.mark.parametrize('name', ['statistics', 'apply', 'backward_reduce', 'backward_input'])
+@pytest.mark.parametrize('name', ['statistics', 'forward', 'backward_reduce', 'backward_input'])
 @pytest.mark.parametrize('absent', [(), OPTIONAL], ids=['all', 'least'])
 def test_compiles_for_a_gpu(absent, name, memory_format):
     """The interpreter runs Python that the compiler does not take. Needs no GPU."""
@@ -99,8 +99,8 @@ def convolve(x, weight, bias, dilation):
     return F.conv2d(x, weight, bias, 1, padding, dilation, weight.shape[0])
 
 
-def normalize(x, mean, rstd):
-    return (x - mean[:, None, None]) * rstd[:, None, None]
+def normalize(x, mean, invstd):
+    return (x - mean[:, None, None]) * invstd[:, None, None]
 
 
 def float_statistics(x):
@@ -139,13 +139,13 @@ class TestInInterpreter:
 
     @FORMATS
     @KERNELS
-    def test_apply(self, k, dilation, memory_format):
+    def test_forward(self, k, dilation, memory_format):
         x, weight, bias, _ = case((1, 3, 9, 5), k, memory_format)
-        mean, rstd = float_statistics(x)
+        mean, invstd = float_statistics(x)
         expected = convolve(
-            normalize(x.double(), mean, rstd), weight.double(), bias.double(), dilation
+            normalize(x.double(), mean, invstd), weight.double(), bias.double(), dilation
         )
-        y = kernels.apply(x, weight, bias, mean, rstd, dilation)
+        y = kernels.forward(x, weight, bias, mean, invstd, dilation)
         assert y.stride() == x.stride()
         assert relative(y, expected) < ROUNDING[x.dtype]
 
@@ -155,14 +155,14 @@ class TestInInterpreter:
         x, weight, bias, residual = case((2, 3, 5, 6), 3, memory_format)
         expected = convolve(x.double(), weight.double(), bias.double(), 1) + residual
         expected = expected.relu() if relu else expected
-        y = kernels.apply(x, weight, bias, None, None, 1, residual, relu)
+        y = kernels.forward(x, weight, bias, None, None, 1, residual, relu)
         assert relative(y, expected) < ROUNDING[x.dtype]
 
     @FORMATS
     def test_relu_lets_nan_through(self, memory_format):
         x, weight, bias, _ = case((1, 2, 3, 3), 3, memory_format)
         x[0, 1, 2, 2] = torch.nan
-        y = kernels.apply(x, weight, bias, None, None, 1, relu=True)
+        y = kernels.forward(x, weight, bias, None, None, 1, relu=True)
         expected = convolve(x, weight, bias, 1).relu()
         torch.testing.assert_close(y, expected, equal_nan=True)
 
@@ -179,10 +179,10 @@ class TestInInterpreter:
     @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
     def test_half_precision(self, dtype, memory_format):
         x, weight, bias, g = case((1, 3, 9, 5), 5, memory_format, dtype)
-        mean, rstd = float_statistics(x)
-        y = kernels.apply(x, weight, bias, mean, rstd, 1)
+        mean, invstd = float_statistics(x)
+        y = kernels.forward(x, weight, bias, mean, invstd, 1)
         assert y.dtype == dtype
-        expected = convolve(normalize(x.double(), mean, rstd), weight.double(), bias.double(), 1)
+        expected = convolve(normalize(x.double(), mean, invstd), weight.double(), bias.double(), 1)
         assert relative(y, expected) < ROUNDING[dtype]
         check_backward(x, weight, bias, g, 1, False)
 
@@ -202,7 +202,7 @@ class TestInInterpreter:
         weight, bias = weight.half(), bias.half()
         check_backward(x, weight, bias, g.to(memory_format=CHANNELS_LAST), 1, False)
         residual = g.to(memory_format=CHANNELS_LAST)
-        y = kernels.apply(x, weight, bias, None, None, 1, residual)
+        y = kernels.forward(x, weight, bias, None, None, 1, residual)
         expected = convolve(x.double(), weight.double(), bias.double(), 1) + residual
         assert relative(y, expected) < ROUNDING[x.dtype]
 
@@ -213,7 +213,7 @@ class TestInInterpreter:
         x = torch.ones(shape).to(memory_format=memory_format)
         weight, one = torch.ones(3, 1, 3, 3), torch.ones(3)
         assert [t.tolist() for t in kernels.statistics(x)] == [[0] * 3] * 2
-        assert kernels.apply(x, weight, one, one, one, 1).shape == shape
+        assert kernels.forward(x, weight, one, one, one, 1).shape == shape
         assert kernels.backward_input(x, x, weight, one, one, one, one, 1).shape == shape
         sums = kernels.backward_reduce(x, x, weight, one, one, 1)
         assert [t.shape for t in sums] == [(3, 1, 3, 3), (3,), (3,)]
@@ -242,35 +242,33 @@ class TestInInterpreter:
 
 def check_backward(x, weight, bias, g, dilation, frozen):
     """Compares both passes with autograd's gradients in float64."""
-    mean, rstd = float_statistics(x)
+    mean, invstd = float_statistics(x)
     exact, kernel, shift = (t.double().requires_grad_() for t in (x, weight, bias))
     if frozen:
-        normalized = normalize(exact, mean, rstd)
+        normalized = normalize(exact, mean, invstd)
     else:
         normalized = F.batch_norm(exact, None, None, training=True, eps=EPS)
     normalized.retain_grad()
     convolve(normalized, kernel, shift, dilation).backward(g.double())
     of_normalized = normalized.grad.sum((0, 2, 3))
 
-    grad_weight, grad_bias, sum_of_grad = kernels.backward_reduce(
-        g, x, weight, mean, rstd, dilation
-    )
+    grad_weight, grad_bias, sum_dy = kernels.backward_reduce(g, x, weight, mean, invstd, dilation)
     # Sums cancel: their scale is that of what is summed.
     scale = g.double().abs().sum((0, 2, 3)).max()
     for actual, expected in (
         (grad_weight, kernel.grad),
         (grad_bias, shift.grad),
-        (sum_of_grad, of_normalized),
+        (sum_dy, of_normalized),
     ):
         assert actual.shape == expected.shape and actual.dtype == torch.float32
         assert (actual - expected).abs().max() < 2e-6 * scale
 
-    of_grad = of_product = None
+    mean_dy = mean_dy_xmu = None
     if not frozen:
         count = x.numel() // x.shape[1]
-        of_grad = sum_of_grad / count
-        of_product = (weight * grad_weight).sum((1, 2, 3)) / count
-    dx = kernels.backward_input(g, x, weight, mean, rstd, of_grad, of_product, dilation)
+        mean_dy = sum_dy / count
+        mean_dy_xmu = (weight * grad_weight).sum((1, 2, 3)) / count
+    dx = kernels.backward_input(g, x, weight, mean, invstd, mean_dy, mean_dy_xmu, dilation)
     assert dx.dtype == x.dtype and dx.stride() == x.stride()
-    scale = (rstd.max() * weight.abs().sum((1, 2, 3)).max() * g.abs().max()).double()
+    scale = (invstd.max() * weight.abs().sum((1, 2, 3)).max() * g.abs().max()).double()
     assert (dx - exact.grad).abs().max() < ROUNDING[x.dtype] * scale

@@ -79,13 +79,13 @@ class BlockRing {
         stride((round_up(width, kPixels) + 2 * pad) * kBlock<T>),
         numbers(rows * stride) {}
 
-  void begin(const S* map_, const Part& part_, const T* mean, const T* rstd) {
+  void begin(const S* map_, const Part& part_, const T* mean, const T* invstd) {
     map = map_;
     part = part_;
     loaded = std::max<int64_t>(0, part.top - pad);
     normalize = mean != nullptr;
     means = PerChannel<T>(mean, part, 0);
-    rstds = PerChannel<T>(rstd, part, 1);
+    invstds = PerChannel<T>(invstd, part, 1);
     std::fill(numbers.begin(), numbers.end(), T(0));
   }
 
@@ -101,7 +101,7 @@ class BlockRing {
         fetch<T>(from + kAhead * s.c);
         for (int v = 0; v < kBlockVectors<T>; ++v) {
           Vec<T> x = read<S, T>(from + v * kLanes<T>, numbers_of<T>(p, v));
-          if (normalize) x = (x - means.vectors[v]) * rstds.vectors[v];
+          if (normalize) x = (x - means.vectors[v]) * invstds.vectors[v];
           store(to + v * kLanes<T>, x);
         }
       }
@@ -117,7 +117,7 @@ class BlockRing {
   std::vector<T> numbers;
   const S* map = nullptr;
   Part part{};
-  PerChannel<T> means, rstds;
+  PerChannel<T> means, invstds;
   bool normalize = false;
   int64_t loaded = 0;
 };
@@ -176,7 +176,7 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Bloc
   const bool full = part.channels == kBlock<T>;
   const std::vector<T> weight = block_weights(s, f.weight, part, false);
   const PerChannel<T> bias(f.bias, part, 0);
-  ring.begin(f.x, part, f.mean, f.rstd);
+  ring.begin(f.x, part, f.mean, f.invstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + s.padding());
     const int64_t start = position(s, part.n, row, 0, part.channel);
@@ -205,11 +205,11 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Block
   const Part p = part;
   const bool full = part.channels == kBlock<T>;
   const std::vector<T> weight = block_weights(s, b.weight, part, true);
-  const PerChannel<T> zeros, mean(b.mean, part, 0), rstd(b.rstd, part, 0);
-  PerChannel<T> constant(b.of_grad, part, 0), slope(b.of_product, part, 0);
+  const PerChannel<T> zeros, mean(b.mean, part, 0), invstd(b.invstd, part, 0);
+  PerChannel<T> constant(b.mean_dy, part, 0), slope(b.mean_dy_xmu, part, 0);
   for (int i = 0; i < kBlockVectors<T>; ++i) {
-    constant.vectors[i] *= rstd.vectors[i];
-    slope.vectors[i] *= rstd.vectors[i] * rstd.vectors[i];
+    constant.vectors[i] *= invstd.vectors[i];
+    slope.vectors[i] *= invstd.vectors[i] * invstd.vectors[i];
   }
   ring.begin(b.grad, part, nullptr, nullptr);
   for (int64_t row = part.top; row < part.bottom; ++row) {
@@ -225,7 +225,7 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Block
         [=](int64_t column, int i, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, i);
           const int64_t at = column * step + i * kLanes<T>;
-          v *= rstd.vectors[i];
+          v *= invstd.vectors[i];
           if (x) {
             const Vec<T> x_v = read<S, T>(x + at, numbers);
             v -= constant.vectors[i] + (x_v - mean.vectors[i]) * slope.vectors[i];
@@ -261,7 +261,7 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Bloc
     std::fill(whole_rows.begin(), whole_rows.end(), T(0));
     steps = 0;
   };
-  ring.begin(b.x, part, b.mean, b.rstd);
+  ring.begin(b.x, part, b.mean, b.invstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + pad);
     const S* from = b.grad + position(s, part.n, row, part.left, part.channel);

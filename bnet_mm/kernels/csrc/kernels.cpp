@@ -113,8 +113,8 @@ void forward(const Shape& s, bool channels_last, const Forward<S, T>& f, int thr
 // Forward in training: a channel's statistics and its output while the channel is in the cache.
 template <int K, class S, class T>
 void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f, T* mean, T* var,
-                      T* rstd, double eps, int threads) {
-  auto invert = [=](int64_t c) { rstd[c] = T(1 / std::sqrt(double(var[c]) + eps)); };
+                      T* invstd, double eps, int threads) {
+  auto invert = [=](int64_t c) { invstd[c] = T(1 / std::sqrt(double(var[c]) + eps)); };
   if (channels_last) {
     statistics<S, T>(s, true, f.x, mean, var, threads);
     for (int64_t c = 0; c < s.c; ++c) invert(c);
@@ -146,33 +146,33 @@ void reduce_blocks(const Shape& s, const Backward<S, T>& b, int threads) {
   }
   for (int64_t c = 0; c < s.c; ++c) {
     const int64_t of_block = c / block, i = c % block;
-    double grad_bias = 0, sum_of_grad = 0;
+    double grad_bias = 0, sum_dy = 0;
     std::vector<double> grad_weight(taps, 0);
     for (int64_t g = 0; g < parts.groups; ++g) {
       const BlockSums<T>& part = sums[g * parts.blocks + of_block];
       grad_bias += part.grad_bias[i];
       for (int t = 0; t < taps; ++t) {
         grad_weight[t] += part.grad_weight[t * block + i];
-        sum_of_grad += b.weight[c * taps + t] * part.seen[t * block + i];
+        sum_dy += b.weight[c * taps + t] * part.seen[t * block + i];
       }
     }
     for (int t = 0; t < taps; ++t) b.grad_weight[c * taps + t] = T(grad_weight[t]);
     b.grad_bias[c] = T(grad_bias);
-    b.sum_of_grad[c] = T(sum_of_grad);
+    b.sum_dy[c] = T(sum_dy);
   }
 }
 
 // Means over a channel of the normalized map's gradient, and of its product with that map, which is
 // <weight, grad_weight>: the output is linear in both.
 template <class S, class T>
-void means_of_gradient(const Shape& s, const Backward<S, T>& b, int64_t c, T* of_grad,
-                       T* of_product) {
+void means_of_gradient(const Shape& s, const Backward<S, T>& b, int64_t c, T* mean_dy,
+                       T* mean_dy_xmu) {
   const double count = double(s.n) * s.pixels();
   double product = 0;
   for (int64_t t = c * s.k * s.k; t < (c + 1) * s.k * s.k; ++t)
     product += double(b.weight[t]) * b.grad_weight[t];
-  *of_grad = T(b.sum_of_grad[c] / count);
-  *of_product = T(product / count);
+  *mean_dy = T(b.sum_dy[c] / count);
+  *mean_dy_xmu = T(product / count);
 }
 
 enum Passes { kReduce = 1, kInput = 2, kFrozen = 4 };
@@ -182,13 +182,13 @@ void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) 
   const bool frozen = passes & kFrozen;
   if (passes & kReduce) reduce_blocks<K>(s, b, threads);
   if (!(passes & kInput)) return;
-  std::vector<T> of_grad, of_product;
+  std::vector<T> mean_dy, mean_dy_xmu;
   if ((passes & kReduce) && !frozen) {
-    of_grad.resize(s.c);
-    of_product.resize(s.c);
-    for (int64_t c = 0; c < s.c; ++c) means_of_gradient(s, b, c, &of_grad[c], &of_product[c]);
-    b.of_grad = of_grad.data();
-    b.of_product = of_product.data();
+    mean_dy.resize(s.c);
+    mean_dy_xmu.resize(s.c);
+    for (int64_t c = 0; c < s.c; ++c) means_of_gradient(s, b, c, &mean_dy[c], &mean_dy_xmu[c]);
+    b.mean_dy = mean_dy.data();
+    b.mean_dy_xmu = mean_dy_xmu.data();
   }
   const Parts<T> parts(s);
   const int64_t count = parts.blocks * parts.units();
@@ -209,10 +209,10 @@ void backward(const Shape& s, bool channels_last, const Backward<S, T>& b, int p
   for_channels<S, T>(s, threads, [&](int64_t c, Scratch<S, T>& scratch) {
     if (passes & kReduce) reduce_channel<K>(s, b, c, scratch);
     if (!(passes & kInput)) return;
-    T of_grad = 0, of_product = 0;
-    if (both && !frozen) means_of_gradient(s, b, c, &of_grad, &of_product);
-    if (!both && !frozen) of_grad = b.of_grad[c], of_product = b.of_product[c];
-    input_channel<K>(s, b, c, scratch, of_grad, of_product, frozen);
+    T mean_dy = 0, mean_dy_xmu = 0;
+    if (both && !frozen) means_of_gradient(s, b, c, &mean_dy, &mean_dy_xmu);
+    if (!both && !frozen) mean_dy = b.mean_dy[c], mean_dy_xmu = b.mean_dy_xmu[c];
+    input_channel<K>(s, b, c, scratch, mean_dy, mean_dy_xmu, frozen);
   });
 }
 
@@ -284,7 +284,7 @@ BNET_API int bnet_statistics(BNET_SIZES, const void* x, void* mean, void* var) {
 // Normalizes (unless `mean` is null), applies the kernel and its bias, adds `residual` (or null)
 // and applies a ReLU if `relu`.
 BNET_API int bnet_forward(BNET_SIZES, const void* x, const void* residual, void* y,
-                          const void* weight, const void* bias, const void* mean, const void* rstd,
+                          const void* weight, const void* bias, const void* mean, const void* invstd,
                           int relu) {
   const Shape s{n, c, h, w, k, dilation};
   return with_type(type, [&](auto storage) {
@@ -293,15 +293,15 @@ BNET_API int bnet_forward(BNET_SIZES, const void* x, const void* residual, void*
     const Forward<S, T> f{static_cast<const S*>(x),    static_cast<const S*>(residual),
                           static_cast<S*>(y),          static_cast<const T*>(weight),
                           static_cast<const T*>(bias), static_cast<const T*>(mean),
-                          static_cast<const T*>(rstd), bool(relu)};
+                          static_cast<const T*>(invstd), bool(relu)};
     with_size(k, [&](auto size) { forward<size.value>(s, channels_last, f, threads); });
   });
 }
 
-// The same with the batch's own statistics, which it writes to `mean`, `var` and `rstd`.
+// The same with the batch's own statistics, which it writes to `mean`, `var` and `invstd`.
 BNET_API int bnet_forward_training(BNET_SIZES, const void* x, const void* residual, void* y,
                                    const void* weight, const void* bias, void* mean, void* var,
-                                   void* rstd, int relu, double eps) {
+                                   void* invstd, int relu, double eps) {
   const Shape s{n, c, h, w, k, dilation};
   return with_type(type, [&](auto storage) {
     using S = decltype(storage);
@@ -309,30 +309,30 @@ BNET_API int bnet_forward_training(BNET_SIZES, const void* x, const void* residu
     const Forward<S, T> f{static_cast<const S*>(x),    static_cast<const S*>(residual),
                           static_cast<S*>(y),          static_cast<const T*>(weight),
                           static_cast<const T*>(bias), static_cast<const T*>(mean),
-                          static_cast<const T*>(rstd), bool(relu)};
+                          static_cast<const T*>(invstd), bool(relu)};
     with_size(k, [&](auto size) {
       forward_training<size.value>(s, channels_last, f, static_cast<T*>(mean), static_cast<T*>(var),
-                                   static_cast<T*>(rstd), eps, threads);
+                                   static_cast<T*>(invstd), eps, threads);
     });
   });
 }
 
 // `passes`: 1 for the gradients of kernel and bias, 2 for the input's, 4 for frozen statistics.
-// With 2 alone `of_grad` and `of_product` are read, with 3 they come from the first pass.
+// With 2 alone `mean_dy` and `mean_dy_xmu` are read, with 3 they come from the first pass.
 BNET_API int bnet_backward(BNET_SIZES, const void* grad, const void* x, void* grad_x,
-                           const void* weight, const void* mean, const void* rstd,
-                           const void* of_grad, const void* of_product, void* grad_weight,
-                           void* grad_bias, void* sum_of_grad, int passes) {
+                           const void* weight, const void* mean, const void* invstd,
+                           const void* mean_dy, const void* mean_dy_xmu, void* grad_weight,
+                           void* grad_bias, void* sum_dy, int passes) {
   const Shape s{n, c, h, w, k, dilation};
   return with_type(type, [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
     const Backward<S, T> b{static_cast<const S*>(grad),    static_cast<const S*>(x),
                            static_cast<S*>(grad_x),        static_cast<const T*>(weight),
-                           static_cast<const T*>(mean),    static_cast<const T*>(rstd),
-                           static_cast<const T*>(of_grad), static_cast<const T*>(of_product),
+                           static_cast<const T*>(mean),    static_cast<const T*>(invstd),
+                           static_cast<const T*>(mean_dy), static_cast<const T*>(mean_dy_xmu),
                            static_cast<T*>(grad_weight),   static_cast<T*>(grad_bias),
-                           static_cast<T*>(sum_of_grad)};
+                           static_cast<T*>(sum_dy)};
     with_size(k, [&](auto size) { backward<size.value>(s, channels_last, b, passes, threads); });
   });
 }

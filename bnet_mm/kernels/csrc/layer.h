@@ -16,23 +16,23 @@ struct Shape {
   int64_t pixels() const { return h * w; }
 };
 
-// The last step of a forward pass. `mean` and `rstd` are null for a map that is normalized already.
+// The last step of a forward pass. `mean` and `invstd` are null for a map that is normalized already.
 template <class S, class T>
 struct Forward {
   const S *x, *residual;  // residual: null, or what is added to the output
   S* y;
-  const T *weight, *bias, *mean, *rstd;
+  const T *weight, *bias, *mean, *invstd;
   bool relu;
 };
 
-// A backward pass. `of_grad` and `of_product` are the means over a channel of the gradient of the
+// A backward pass. `mean_dy` and `mean_dy_xmu` are the means over a channel of the gradient of the
 // normalized map and of its product with that map; null for frozen statistics.
 template <class S, class T>
 struct Backward {
   const S *grad, *x;
   S* grad_x;
-  const T *weight, *mean, *rstd, *of_grad, *of_product;
-  T *grad_weight, *grad_bias, *sum_of_grad;
+  const T *weight, *mean, *invstd, *mean_dy, *mean_dy_xmu;
+  T *grad_weight, *grad_bias, *sum_dy;
 };
 
 // Rows of the kernel whose taps fall inside a map of `h` rows, seen from `row`: [first, last).

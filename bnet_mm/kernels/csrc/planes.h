@@ -57,7 +57,7 @@ class FlatBand {
   }
 
   // Loads a band of a plane and the rows around it that its taps see, or zeros in their place.
-  void load_band(const S* plane, const Band& band, bool with_neighbours, T mean, T rstd) {
+  void load_band(const S* plane, const Band& band, bool with_neighbours, T mean, T invstd) {
     const Vec<T> mask = bnet::load(inside);
     const int64_t pixels = s.pixels(), around = with_neighbours ? pad : 0;
     const int64_t first = std::max<int64_t>(0, band.top - around);
@@ -68,7 +68,7 @@ class FlatBand {
       const S* from = plane + row * s.w;
       T* to = at(row);
       along_row<T>(s.w, pixels - row * s.w, [=](int64_t column, int count) {
-        const Vec<T> x = (read<S, T>(from + column, count) - mean) * rstd;
+        const Vec<T> x = (read<S, T>(from + column, count) - mean) * invstd;
         // A row that is shorter than a vector leaves zeros behind it, not the next row's numbers.
         store(to + column, s.w < kLanes<T> ? select(mask, x) : x);
       });
@@ -141,7 +141,7 @@ void convolve_band(const FlatBand<S, T>& band, const T* weight, T start, T* outp
 
 template <int K, class S, class T>
 void forward_channel(const Shape& s, const Forward<S, T>& f, int64_t c, Scratch<S, T>& scratch) {
-  const T mean = f.mean ? f.mean[c] : T(0), rstd = f.rstd ? f.rstd[c] : T(1);
+  const T mean = f.mean ? f.mean[c] : T(0), invstd = f.invstd ? f.invstd[c] : T(1);
   const int64_t pixels = s.pixels(), pitch = scratch.map.pitch;
   const bool relu = f.relu;
   const Bands& bands = scratch.map.bands;
@@ -149,7 +149,7 @@ void forward_channel(const Shape& s, const Forward<S, T>& f, int64_t c, Scratch<
     const int64_t plane = (n * s.c + c) * pixels;
     for (int64_t i = 0; i < bands.count; ++i) {
       const Band band = bands[i];
-      scratch.map.load_band(f.x + plane, band, true, mean, rstd);
+      scratch.map.load_band(f.x + plane, band, true, mean, invstd);
       convolve_band<K>(scratch.map, f.weight + c * s.k * s.k, f.bias[c], scratch.output.data());
       for (int64_t row = band.top; row < band.bottom; ++row) {
         const T* from = &scratch.output[(row - band.top) * pitch];
@@ -196,7 +196,7 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
     const int64_t plane = (n * s.c + c) * pixels;
     for (int64_t band_index = 0; band_index < bands.count; ++band_index) {
       const Band band = bands[band_index];
-      scratch.map.load_band(b.x + plane, band, true, b.mean[c], b.rstd[c]);
+      scratch.map.load_band(b.x + plane, band, true, b.mean[c], b.invstd[c]);
       scratch.grad.load_band(b.grad + plane, band, false, T(0), T(1));
       const int64_t length = scratch.grad.length();
       const T* g = scratch.grad.first();
@@ -236,7 +236,7 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
     }
   }
   flush();
-  double grad_bias = 0, sum_of_grad = 0;
+  double grad_bias = 0, sum_dy = 0;
   for (int64_t r = 0; r < kept; ++r) {
     const T* from = &rows[r * width];
     // Rows of the kernel that see this row, which stands for all inner ones if it is the middle
@@ -252,24 +252,24 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
       double seen = row_sum;
       for (int64_t w = 0; w < first; ++w) seen -= from[w];
       for (int64_t w = last; w < s.w; ++w) seen -= from[w];
-      for (int i = valid.first; i < valid.last; ++i) sum_of_grad += weight[i * k + j] * seen;
+      for (int i = valid.first; i < valid.last; ++i) sum_dy += weight[i * k + j] * seen;
     }
   }
   for (int t = 0; t < taps; ++t) b.grad_weight[c * taps + t] = T(grad_weight[t]);
   b.grad_bias[c] = T(grad_bias);
-  b.sum_of_grad[c] = T(sum_of_grad);
+  b.sum_dy[c] = T(sum_dy);
 }
 
 template <int K, class S, class T>
 void input_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<S, T>& scratch,
-                   T of_grad, T of_product, bool frozen) {
+                   T mean_dy, T mean_dy_xmu, bool frozen) {
   const int taps = s.k * s.k;
   const int64_t pixels = s.pixels(), pitch = scratch.grad.pitch;
   const Bands& bands = scratch.grad.bands;
   T* flipped = scratch.products.data();
   for (int t = 0; t < taps; ++t) flipped[t] = b.weight[c * taps + taps - 1 - t];
-  const T mean = frozen ? T(0) : b.mean[c], rstd = b.rstd[c];
-  const T constant = of_grad * rstd, slope = of_product * rstd * rstd;
+  const T mean = frozen ? T(0) : b.mean[c], invstd = b.invstd[c];
+  const T constant = mean_dy * invstd, slope = mean_dy_xmu * invstd * invstd;
   for (int64_t n = 0; n < s.n; ++n) {
     const int64_t plane = (n * s.c + c) * pixels;
     for (int64_t i = 0; i < bands.count; ++i) {
@@ -281,7 +281,7 @@ void input_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<S
         S* to = b.grad_x + plane + row * s.w;
         const S* x = frozen ? nullptr : b.x + plane + row * s.w;
         along_row<T>(s.w, pixels - row * s.w, [=](int64_t column, int count) {
-          Vec<T> v = load(from + column) * rstd;
+          Vec<T> v = load(from + column) * invstd;
           if (x) v -= constant + (read<S, T>(x + column, count) - mean) * slope;
           write<S, T>(to + column, v, count);
         });
