@@ -274,7 +274,7 @@ def backward_input(
     mean_dy_xmu: Tensor | None,
     dilation: int,
 ) -> Tensor:
-    """Returns `invstd * (transposed_conv(g) - mean_dy - x_hat * mean_dy_xmu)`, the input's gradient.
+    """See `Backend.backward_input`.
 
     Args:
         g: gradient of the output, `(N, C, H, W)`.
