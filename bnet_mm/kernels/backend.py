@@ -11,8 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from bnet_mm.kernels import cpu, eager
-from bnet_mm.kernels import triton_kernels as triton
+from bnet_mm.kernels import cpu, eager, triton
 
 
 class Backend(Protocol):

@@ -13,7 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnet_mm.kernels import triton_kernels as kernels
+from bnet_mm.kernels import triton as kernels
+from bnet_mm.kernels.triton import backward_pass, forward_pass, launch, statistics_pass
 
 pytest.importorskip('triton')
 
@@ -21,6 +22,12 @@ INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 CHANNELS_LAST, NCHW = torch.channels_last, torch.contiguous_format
 FORMATS = pytest.mark.parametrize('memory_format', [NCHW, CHANNELS_LAST], ids=['nchw', 'nhwc'])
 EPS = 1e-5
+COMPILED = {
+    'statistics': (statistics_pass._statistics_kernel, statistics_pass.BLOCKS),
+    'forward': (forward_pass._forward_kernel, forward_pass.BLOCKS),
+    'backward_reduce': (backward_pass._backward_reduce_kernel, backward_pass.REDUCE_BLOCKS),
+    'backward_input': (backward_pass._backward_input_kernel, forward_pass.BLOCKS),
+}
 OPTIONAL = 'mean', 'invstd', 'residual', 'mean_dy', 'mean_dy_xmu'
 TENSORS = 'weight', 'bias', 'mean', 'invstd', 'mean_dy', 'mean_dy_xmu', 'partial'
 # Errors are relative to the largest value: one rounding of the result, or sums in float32. Where a
@@ -52,15 +59,15 @@ def test_without_a_gpu_the_reason_is_said():
 
 @pytest.mark.skipif(INTERPRETED, reason='the interpreter compiles nothing')
 @pytest.mark.parametrize('memory_format', ['nchw', 'nhwc'])
-@pytest.mark.parametrize('name', ['statistics', 'forward', 'backward_reduce', 'backward_input'])
+@pytest.mark.parametrize('name', COMPILED)
 @pytest.mark.parametrize('absent', [(), OPTIONAL], ids=['all', 'least'])
 def test_compiles_for_a_gpu(absent, name, memory_format):
     """The interpreter runs Python that the compiler does not take. Needs no GPU."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    kernel = getattr(kernels, f'_{name}_kernel')
-    sizes = kernels._small(kernel, memory_format == 'nhwc')
+    kernel, blocks = COMPILED[name]
+    sizes = zip(blocks.names, blocks.small[memory_format == 'nhwc'], strict=True)
     constants = dict(sizes, k=3, dilation=2, channels_last=memory_format == 'nhwc')
     constants.update(whole=False, relu=not absent, alignment=4, **dict.fromkeys(absent))
     signature = {}
@@ -128,7 +135,7 @@ class TestInInterpreter:
 
     @FORMATS
     def test_statistics_far_from_zero(self, memory_format, monkeypatch):
-        monkeypatch.setattr(kernels, '_splits', lambda *_: 3)
+        monkeypatch.setattr(statistics_pass, 'splits_of', lambda *_: 3)
         x = torch.randn(4, 3, 8, 9) + torch.tensor([1e4, -1e3, 0.0])[:, None, None]
         x[0, :, :4] += 50  # the pixels that each program's pivot comes from are not typical
         x = x.to(memory_format=memory_format)
@@ -194,7 +201,7 @@ class TestInInterpreter:
     @FORMATS
     def test_sums_over_several_programs(self, memory_format, monkeypatch):
         expected = case((3, 5, 9, 7), 3, memory_format)
-        monkeypatch.setattr(kernels, '_splits', lambda *_: 3)
+        monkeypatch.setattr(statistics_pass, 'splits_of', lambda *_: 3)
         check_backward(*expected, 1, False)
 
     def test_gradient_in_another_format_and_weights_in_half(self):
@@ -209,7 +216,8 @@ class TestInInterpreter:
     @FORMATS
     @pytest.mark.parametrize('shape', [(0, 3, 4, 5), (2, 3, 0, 5)])
     def test_nothing_is_launched_for_empty_maps(self, shape, memory_format, monkeypatch):
-        monkeypatch.setattr(kernels, '_launch', None)
+        for module in (launch, statistics_pass, backward_pass):
+            monkeypatch.setattr(module, 'launch', None)
         x = torch.ones(shape).to(memory_format=memory_format)
         weight, one = torch.ones(3, 1, 3, 3), torch.ones(3)
         assert [t.tolist() for t in kernels.statistics(x)] == [[0] * 3] * 2
