@@ -1,12 +1,12 @@
 """Translates the names in a checkpoint to a network's own, when it is loaded."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
 from bnet_mm.checkpoint.architecture import check_same
-from bnet_mm.checkpoint.layouts import CLASSIFIER, Layout, detect_layout, plain_form
+from bnet_mm.checkpoint.layouts import CLASSIFIER, Layout, detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.models.authors import rename_kernels
@@ -41,62 +41,46 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
     enhanced = next(named_norms(model, EnhancedNorm), None) is not None
     if not enhanced and not with_bnet and own.keys() & state.keys():
         return state
-    kernels = rename_kernels(state)
-    names = {key: kernels.get(key, key) for key in state}
+    names = rename_kernels(state)
     try:
         theirs, ours = detect_layout(state), detect_layout(own)
-    except InputError:  # no residual network on one side, or several: both may have a 'backbone.'
-        names |= _moved(names, own, _backbone(state), _backbone(own))
+    except InputError:  # no residual network on one side, or several
+        theirs, ours = _other_layout(state), _other_layout(own)
+        classifier = {}
     else:
-        names |= _moved(names, own, theirs.prefix, ours.prefix)
-        names |= _matched(state, own, theirs, ours)
-        names |= _classifier(state, own, theirs)
-    adapted = OrderedDict((names[key], value) for key, value in state.items())
+        backbone = ours.backbone(own)
+        if 'layer1.0.conv1.weight' in backbone:  # a MobileNet has stages of the same names
+            check_same(theirs.backbone(state), backbone)
+        classifier = _classifier(state, own, theirs)
+    places = {name: key for key, name in _inner_names(_loadable(model), ours).items()}
+    inner_names = _inner_names(state, theirs)
+    names |= {key: places[name] for key, name in inner_names.items() if name in places}
+    names |= classifier
+    adapted = OrderedDict((names.get(key, key), value) for key, value in state.items())
     if hasattr(state, '_metadata'):
         adapted._metadata = state._metadata  # type: ignore[attr-defined]
     _check_kernels(adapted, model)
     return adapted
 
 
-def _backbone(state: Mapping[str, Tensor]) -> str:
-    return 'backbone.' if any(key.startswith('backbone.') for key in state) else ''
+def _other_layout(keys: Iterable[str]) -> Layout:
+    below = any(key.startswith('backbone.') for key in keys)
+    return Layout('torchvision', None, 'backbone.' if below else '')
 
 
-def _moved(
-    names: dict[str, str], own: Mapping[str, Tensor], theirs: str, ours: str
-) -> dict[str, str]:
-    """Returns new names of what is below `theirs` in the checkpoint and below `ours` in the model.
-
-    These are tensors that have no common name: of other norms, activations and networks.
-    """
-    plain = {plain_form(key) for key in own}
-    moved = {
-        key: ours + name.removeprefix(theirs)
-        for key, name in names.items()
-        if name.startswith(theirs)
-    }
-    return {key: name for key, name in moved.items() if plain_form(name) in plain}
+def _loadable(model: nn.Module) -> list[str]:
+    """Returns the names that `model` loads: a BNET also takes a plain norm's."""
+    keys = list(model.state_dict())
+    for site, norm in named_norms(model, EnhancedNorm, repeated=True):
+        plain = (name.removeprefix('norm.').removeprefix('dw.') for name in norm.state_dict())
+        keys += [f'{site}.{name}' for name in plain]
+    return keys
 
 
-def _matched(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], theirs: Layout, ours: Layout
-) -> dict[str, str]:
-    """Returns the model's names of the tensors of the checkpoint's backbone, by common names."""
-    common, own_common = theirs.to_common(state), ours.to_common(own)
-    own_names = {name: key for key, name in own_common.items()}
-    if 'layer1.0.conv1.weight' in own_names:  # a MobileNet has stages of the same names
-        check_same(
-            {name: state[key] for key, name in common.items()},
-            {name: own[key] for name, key in own_names.items()},
-        )
-    places = {plain_form(name): key for name, key in own_names.items()}
-    matched = {}
-    for key, name in common.items():
-        place = places.get(plain_form(name))
-        if place is not None:
-            # The model's BNET takes a plain norm's tensor under a plain norm's name.
-            matched[key] = place if name in own_names else plain_form(place)
-    return matched
+def _inner_names(keys: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Returns what each key below the backbone's prefix is called there, by common name if any."""
+    keys = [key for key in keys if key.startswith(layout.prefix)]
+    return {key: key[len(layout.prefix) :] for key in keys} | layout.to_common(keys)
 
 
 def _classifier(
@@ -118,9 +102,9 @@ def _check_kernels(state: Mapping[str, Tensor], model: nn.Module) -> None:
     """Raises InputError for a kernel of another size, anywhere in the model."""
     for name, norm in named_norms(model, EnhancedNorm, repeated=True):
         assert isinstance(norm, EnhancedNorm)
-        kernel = state.get(f'{name}.dw.weight')
-        if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != norm.k:
-            size, k = kernel.shape[-1], norm.k
+        kernel, k = state.get(f'{name}.dw.weight'), norm.k
+        if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != k:
+            size = kernel.shape[-1]
             larger = f', or convert the checkpoint with --k {k}' if size < k else ''
             raise InputError(
                 f'checkpoint has {size}x{size} kernels, the model k={k} at {name}: build the model '

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bnet_mm.checkpoint.layouts import plain_form
 from bnet_mm.errors import InputError
 from bnet_mm.models.blocks import BASIC_BLOCK, BOTTLENECK, LETTERS
 
@@ -176,9 +175,9 @@ def check_same(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         )
     if stem != own_stem:
         raise InputError(f'checkpoint has a stem of {stem}, the model of {own_stem}')
-    places = {plain_form(name): name for name in own}
+    places = {_plain(name): name for name in own}
     for name, value in state.items():
-        place = places.pop(plain_form(name), None)
+        place = places.pop(_plain(name), None)
         if place is None:
             continue
         site, _, leaf = name.rpartition('.dw.')
@@ -275,6 +274,11 @@ def _check_shapes(state: Mapping[str, Tensor], names: list[str]) -> None:
             )
         if kernel and shape[-1] % 2 == 0:
             raise InputError(f'{name} has {shape[-1]}x{shape[-1]} kernels, and k is odd')
+
+
+def _plain(name: str) -> str:
+    """Returns the name that a plain norm in the place of a BNET has for the same tensor."""
+    return name.replace('.dw.', '.').replace('.norm.', '.')
 
 
 def _shape(name: str, value: Tensor) -> tuple[int, ...]:

@@ -7,8 +7,10 @@ OpenMMLab's `stem.N` for a stem of three convolutions, and this package's for BN
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from bnet_mm.errors import InputError
 from bnet_mm.models.authors import AUTHORS, STATISTICS, Rules, rename, rename_kernels
@@ -85,6 +87,10 @@ class Layout:
         }
         return {key: name for key, name in names.items() if BACKBONE.fullmatch(name)}
 
+    def backbone(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors of the backbone by common name."""
+        return {name: state[key] for key, name in self.to_common(state).items()}
+
     def from_common(self, name: str) -> str:
         """Returns what a tensor with a common `name` is called in this layout.
 
@@ -95,11 +101,6 @@ class Layout:
         if self.kernels == 'authors':
             name = rename(name, AUTHORS, back=True)
         return self.prefix + rename(name, NAMINGS[self.naming], back=True)
-
-
-def plain_form(name: str) -> str:
-    """Returns the name that a plain norm in the place of a BNET has for the same tensor."""
-    return name.replace('.dw.', '.').replace('.norm.', '.')
 
 
 def detect_layout(keys: Iterable[str]) -> Layout:

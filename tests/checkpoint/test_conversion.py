@@ -11,6 +11,7 @@ from authors import AuthorsNetwork, older_names, randomize, stages_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mmengine.registry import MODELS
+from test_cifar import ResNet20
 
 import bnet_mm
 from bnet_mm.checkpoint import contents_of, convert, verify, write_checkpoint
@@ -334,6 +335,15 @@ def test_the_line_of_a_config_loads_the_result(name, to, options, tmp_path):
     assert torch.equal(backbone.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
 
 
+@pytest.mark.parametrize('to', ['mmpretrain', 'torchvision'])
+def test_a_network_of_ones_own_is_built_by_hand(to, tmp_path):
+    state = randomize(ResNet20()).state_dict()
+    found = converted(state, to=to, k=3)
+    assert all(stage.equal for stage in verify(state, found))
+    line = use_it(found, tmp_path / 'x.pth')
+    assert line.startswith("bnet_mm.enhance(model, k=3, positions='C').load_state_dict(torch.load(")
+
+
 def test_networks_that_no_library_has_are_named(authors18):
     wide = torchvision.models.wide_resnet50_2().state_dict()
     with pytest.raises(InputError, match='mmdet has no Wide ResNet-50: choose torchvision'):
@@ -422,4 +432,9 @@ def test_other_placements_are_found(positions, images):
     backbone.load_state_dict(found.state)
     theirs = theirs.double().eval()
     assert_same(outputs(backbone, images.double()), stages_of(theirs, images.double()))
-    assert all(stage.equal for stage in verify(theirs.float().state_dict(), found))
+    state = theirs.float().state_dict()
+    assert all(stage.equal for stage in verify(state, found))
+    # The authors have no names for a BNET outside of blocks, and it keeps this package's.
+    authors = converted(state, to='authors')
+    assert all(stage.equal for stage in verify(state, authors))
+    assert_same_tensors(converted(authors.state).state, found.state)
