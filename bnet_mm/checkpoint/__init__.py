@@ -1,18 +1,19 @@
 """Checkpoints: reading and writing them safely, and translating between the names of networks.
 
-A file on its way to a network, and who refuses what:
+Why a file was refused, in the order in which it passes these modules:
 
-1. `reading`: a file that is missing, cut off, no checkpoint, or that could run code.
-2. `contents`: one without named tensors, or with tensors larger than the file.
-3. `layouts`: one without a residual network whose names are known, or with several.
-4. At load time `adapt` gives tensors the model's own names and refuses other kernel sizes, and
-   `architecture.check_same` another depth, width, block or stem, and missing tensors.
-5. In the converter `architecture.check_complete` refuses what is damaged or incomplete, and
-   `conversion` what the destination has no place for.
+- `reading`: it is missing, cut off or no checkpoint, or could run code.
+- `contents`: it has no named tensors, or one that is larger than the file.
+- `layouts`: it has no residual network, or several. (`adapt` goes on without.)
+- `adapt`, at load time: its kernels have another size than the model's.
+- `architecture`: it lacks tensors or has strange ones, its network is damaged (in the converter) or
+  not the model's (at load time).
+- `conversion`: it is quantized, or the destination has no such network.
+- `verification`: the destination's network does not take its tensors. It compares the outputs of
+  both networks with `reference`, which shares no code with the conversion.
+- `writing`: the target exists or cannot be written; `atomic` writes.
 
-`verification` proves a conversion with `reference`, which shares no code with it; `inspection`
-looks at values; `writing` (with `atomic`) refuses to overwrite; `training` finds the checkpoint to
-resume from and publishes.
+`inspection` examines values, `training` finds the checkpoint to resume from and publishes one.
 """
 
 from bnet_mm.checkpoint.adapt import adapt

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears whole or not at all."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from bnet_mm.errors import InputError
 
 
 def check_writable(path: Path) -> None:
-    """Raises InputError unless `path` can be written: before the work, not after."""
+    """Raises InputError unless `path` can be written, to be called before the work is done."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
         raise InputError(f'{path} cannot be written: name a file in a folder that can')

@@ -228,7 +228,7 @@ def _resized(kernel: Tensor, k: int, site: str) -> Tensor:
 def _others(
     contents: Contents, layout: Layout, backbone: dict[str, str], to: str, what: str
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Sorts what is not of the backbone: old name -> new name; dropped, and why; unexplained."""
+    """Sorts the other tensors: old name -> new name; dropped, and why; unexplained."""
     kept: dict[str, str] = {}
     dropped: dict[str, str] = {}
     unexplained = []

@@ -14,25 +14,6 @@ from bnet_mm.models.authors import rename_kernels
 
 
 @dataclass(frozen=True)
-class KernelFacts:
-    """One BNET's kernel.
-
-    Attributes:
-        site: the norm, by its name in this package.
-        channels: how many kernels there are, one for each channel.
-        k: kernel size.
-        outside: see `energy_outside_centre`.
-        zero: kernels all of whose taps are zero: their channel gives its bias alone.
-    """
-
-    site: str
-    channels: int
-    k: int
-    outside: float
-    zero: int
-
-
-@dataclass(frozen=True)
 class Inspection:
     """A checkpoint's weights at a glance.
 
@@ -42,7 +23,7 @@ class Inspection:
         tensors, values: how many there are.
         types: type -> number of tensors.
         plain_norms: norms with statistics and no kernel.
-        kernels: every BNET.
+        kernels: the kernels of each BNET, `(C, 1, k, k)`, by its name in this package.
         odd: findings that a trained network should not have.
     """
 
@@ -52,7 +33,7 @@ class Inspection:
     values: int
     types: Counter[str]
     plain_norms: int
-    kernels: list[KernelFacts]
+    kernels: dict[str, Tensor]
     odd: list[str]
 
 
@@ -60,17 +41,11 @@ def inspect_checkpoint(contents: Contents) -> Inspection:
     """Looks at every tensor of a checkpoint, of a residual or any other network."""
     renamed = rename_kernels(contents.state)
     state = {renamed.get(key, key): value for key, value in contents.state.items()}
-    kernels = [
-        KernelFacts(
-            site=name.removesuffix('.dw.weight'),
-            channels=value.shape[0],
-            k=value.shape[-1],
-            outside=energy_outside_centre(value),
-            zero=int((value.flatten(1) == 0).all(1).sum()),
-        )
+    kernels = {
+        name.removesuffix('.dw.weight'): value
         for name, value in state.items()
         if name.endswith('.dw.weight') and value.ndim == 4 and 0 not in value.shape
-    ]
+    }
     try:
         layout = detect_layout(contents.state)
         common = layout.to_common(contents.state)

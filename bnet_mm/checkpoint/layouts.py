@@ -76,8 +76,8 @@ class Layout:
     def to_common(self, keys: Iterable[str]) -> dict[str, str]:
         """Returns the common name of each of a file's `keys` that belongs to the backbone.
 
-        It takes all of them, because the authors' older names tell only together which norm is a
-        BNET.
+        All keys are needed at once: in the authors' older files a BNET's statistics have the names
+        of a plain norm's.
         """
         keys = [key for key in keys if key.startswith(self.prefix)]
         kernels = rename_kernels(keys)

@@ -1,7 +1,7 @@
 """Reads a checkpoint file without running anything in it; every refusal of a file is raised here.
 
-torch's `weights_only` unpickler reads, with the classes of `ALLOWED` beside its own. What it says
-of a file that it does not take is hard to act on, so the file is looked at before and after.
+torch's `weights_only` unpickler reads, with the classes of `ALLOWED` beside its own. Its errors do
+not say what to do, so a file is checked before, and one that it refuses is examined afterwards.
 """
 
 import argparse
@@ -33,10 +33,10 @@ HARMLESS = ('torch', 'collections')
 
 
 def read_checkpoint(path: str | Path) -> object:
-    """Returns what is in the torch or safetensors file at `path`, its tensors on the CPU.
+    """Returns the contents of the torch or safetensors file at `path`, its tensors on the CPU.
 
-    Files of torch's present format and safetensors are memory-mapped: a look at the keys costs no
-    memory. A safetensors file gives `{'state_dict': tensors}`, and with it the `meta` that this
+    Files of torch's present format and safetensors are memory-mapped: reading the keys alone costs
+    no memory. A safetensors file gives `{'state_dict': tensors}`, and with it the `meta` that this
     package writes.
 
     Raises:

@@ -17,8 +17,8 @@ def reference_stages(state: dict[str, Tensor], images: Tensor) -> list[Tensor]:
 
     The network is torchvision's residual network, with strides in the 3x3 convolutions, and where
     the checkpoint has BNET, `depthwise(normalize(x)) + bias` (paper, algorithm 1), as the authors'
-    network has it. ResNeXt, the stems of V1c and V1d and networks for CIFAR are told by their
-    tensors.
+    network has it. ResNeXt, the stems of V1c and V1d and networks for CIFAR are recognized by
+    their tensors.
 
     Args:
         state: the checkpoint's tensors, in any of the known layouts.

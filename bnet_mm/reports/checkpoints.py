@@ -3,6 +3,7 @@
 The facts are rows of text, made by functions of their own; `_facts` and `_table` draw them.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.conversion import OPENMMLAB, Conversion
-from bnet_mm.checkpoint.inspection import Inspection
+from bnet_mm.checkpoint.inspection import Inspection, energy_outside_centre
 from bnet_mm.checkpoint.verification import TOLERANCE, StageDifference, placement_of
 from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
@@ -55,7 +57,7 @@ def verification_table(differences: list[StageDifference]) -> Table:
 def inspection_tables(
     path: Path, contents: Contents, inspection: Inspection
 ) -> Iterator[RenderableType]:
-    """Yields what the file holds, its kernels, and what is odd about it."""
+    """Yields the contents of a file, its kernels, and values that a trained network lacks."""
     types = ', '.join(f'{count} of {dtype}' for dtype, count in inspection.types.items())
     facts = {
         'file': f'{path.name}, {path.stat().st_size / 1e6:.1f} MB',
@@ -71,11 +73,7 @@ def inspection_tables(
     if inspection.kernels:
         yield _table(
             ('BNET', 'k', 'channels', 'outside the centre', 'zero kernels'),
-            (
-                (kernel.site, str(kernel.k), str(kernel.channels))
-                + (f'{kernel.outside:.2%}', str(kernel.zero))
-                for kernel in inspection.kernels
-            ),
+            itertools.starmap(_kernel_row, inspection.kernels.items()),
         )
     yield f'odd values: {len(inspection.odd) or "none"}'
     yield from (escape(f'  {finding}') for finding in inspection.odd[:20])
@@ -110,6 +108,12 @@ def use_it(conversion: Conversion, path: Path) -> str:
         return f'model.load_state_dict({loaded})'
     k, positions = placement.k, placement.positions
     return f'bnet_mm.enhance(model, {k=}, {positions=}).load_state_dict({loaded})'
+
+
+def _kernel_row(site: str, kernel: Tensor) -> tuple[str, ...]:
+    zero = int((kernel.flatten(1) == 0).all(1).sum())
+    outside = f'{energy_outside_centre(kernel):.2%}'
+    return site, str(kernel.shape[-1]), str(len(kernel)), outside, str(zero)
 
 
 def _norm_rows(conversion: Conversion) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""Reading checkpoints: what is taken, what is refused and with which words."""
+"""Reading checkpoints: what is accepted, what is refused and with which message."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""Writing: whole or not at all, and never over what is there."""
+"""Writing: atomic, and never over an existing file."""
 
 import os
 import resource
