@@ -1,50 +1,16 @@
-"""Package metadata, and the `configs` and `tools` that OpenMIM looks for in a package."""
+"""What is code in the set-up: the compiled kernels, and the `configs` and `tools` for OpenMIM."""
 
 import copy
 import os
 import platform
-import re
 import shutil
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-VERSION = re.search(r"^__version__ = '(.+)'$", (ROOT / 'bnet_mm/__init__.py').read_text(), re.M)[1]
-
-# The extras are the set of versions that is tested together. Without an extra nothing but torch is
-# asked for, so that `pip install bnet_mm` never moves the OpenMMLab versions of an environment that
-# works already.
-OPENMMLAB = [
-    'mmengine==0.10.7',
-    'mmcv==2.1.0',
-    'torch==2.11.0',
-    'torchvision==0.26.0',
-    'safetensors',
-    'setuptools<81',
-]
-EXTRAS = {
-    'det': [*OPENMMLAB, 'mmdet==3.3.0'],
-    'seg': [*OPENMMLAB, 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
-    'action': [*OPENMMLAB, 'mmaction2==1.2.0'],
-    'cls': [*OPENMMLAB, 'mmpretrain==1.2.0', 'scipy'],
-}
-EXTRAS['analysis'] = ['captum', 'jinja2', 'matplotlib', 'scipy', 'tidecv']
-EXTRAS['all'] = sorted(set().union(*EXTRAS.values()))
-EXTRAS['onnx'] = ['onnx', 'onnxruntime', 'onnxscript']
-EXTRAS['dev'] = [
-    'hypothesis',
-    'playwright',
-    'pytest',
-    'pytest-xdist',
-    'ruff',
-    'tensorboard',
-    'timm',
-    *EXTRAS['onnx'],
-]
-
 
 # The CPU kernels, once for each instruction set; bnet_mm/kernels/cpu.py loads the best that runs.
 # No header of torch or Python is used, so one build fits every version of both. BNET_KERNELS=0
@@ -120,20 +86,4 @@ class BuildWithMim(build_py):
                 shutil.copyfile(source, target)
 
 
-setup(
-    name='bnet_mm',
-    version=VERSION,
-    description='BNET, batch normalization with an enhanced linear transformation, for OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    packages=find_packages(include=['bnet_mm', 'bnet_mm.*']),
-    package_data={'bnet_mm.analysis': ['*.yml'], 'bnet_mm.reports.page': ['*.html']},
-    ext_modules=KERNELS,
-    python_requires='>=3.10',
-    install_requires=[
-        'torch>=2.6'
-    ],  # the first release whose torch.load refuses pickled code by default
-    extras_require=EXTRAS,
-    cmdclass={'build_ext': BuildKernels, 'build_py': BuildWithMim},
-)
+setup(ext_modules=KERNELS, cmdclass={'build_ext': BuildKernels, 'build_py': BuildWithMim})

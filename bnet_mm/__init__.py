@@ -1,16 +1,16 @@
 """BNET (arXiv 2011.14150), batch normalization with an enhanced linear transformation.
 
-With torch alone this gives the layer and `enhance`. Where mmengine is installed, importing the
+With torch alone this gives the layers and `enhance`. Where mmengine is installed, importing the
 package also makes `norm_cfg=dict(type='BNET', k=5)` work in every OpenMMLab library.
 """
 
 from importlib.util import find_spec
 
-from bnet_mm.layers import BNET, SyncBNET
+from bnet_mm.layers import BNET, GNET, INET, SNET, SyncBNET
 from bnet_mm.models.placement import enhance
+from bnet_mm.version import __version__
 
-__version__ = '0.1.0'
-__all__ = ['BNET', 'SyncBNET', '__version__', 'enhance']
+__all__ = ['BNET', 'GNET', 'INET', 'SNET', 'SyncBNET', '__version__', 'enhance']
 
 if find_spec('mmengine') is not None:
     from bnet_mm.openmmlab import registration

@@ -33,7 +33,7 @@ pick_python() {
 }
 python=$(pick_python)
 
-wanted=$(cat $here/constraints.txt $here/setup_env.sh setup.py bnet_mm/kernels/csrc/* | sha256sum | cut -d' ' -f1)
+wanted=$(cat $here/constraints.txt $here/setup_env.sh setup.py pyproject.toml bnet_mm/kernels/csrc/* | sha256sum | cut -d' ' -f1)
 if [ -x $venv/bin/python ] && [ "$(cat $venv/.ready 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 
 started=$SECONDS

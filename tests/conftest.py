@@ -21,23 +21,16 @@ os.environ['OMP_NUM_THREADS'] = '1'
 torch.set_num_threads(1)
 
 
-# Files whose tests train or start many processes. They go first (pyproject.toml keeps xdist from
-# putting those with many tests first), so that no process is left with a long one at the end.
-LONG = (
-    'engine/test_resume.py', 'distributed/test_training.py', 'engine/test_libraries.py',
-    'analysis/report/test_report.py', 'engine/test_train_and_test.py', 'engine/test_inputs.py',
-    'engine/test_classification.py', 'engine/test_vis_hook.py', 'configs/test_experiments.py',
-)  # fmt: skip
+# Folders whose tests need the OpenMMLab libraries.
+OPENMMLAB = ('analysis', 'configs', 'demo', 'engine', 'openmmlab', 'reports')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {file: place for place, file in enumerate(LONG)}
-    folder = Path(__file__).parent
-
-    def place(item: pytest.Item) -> int:
-        return places.get(item.path.relative_to(folder).as_posix(), len(LONG))
-
-    items.sort(key=place)  # stable: all others stay as they were
+    """Marks tests by their folders, and puts those that train first: nothing long is left last."""
+    for item in items:
+        if set(OPENMMLAB) & set(item.path.relative_to(ROOT / 'tests').parts):
+            item.add_marker('openmmlab')
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)  # stable
 
 
 @pytest.fixture(autouse=True)

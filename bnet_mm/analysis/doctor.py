@@ -14,7 +14,7 @@ from torch import nn
 from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, is_plain_norm
-from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.models.blocks import norm_after_conv, positions_of
 from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import config_errors
 from bnet_mm.openmmlab.models import build_model, load_model
@@ -126,8 +126,7 @@ def _groups(optimizer: torch.optim.Optimizer | None) -> dict[int, tuple[int, dic
 def _positions(model: nn.Module) -> dict[str, str]:
     found = {}
     for prefix, block in model.named_modules():
-        kind = block_kind(block)
-        for letter, index in LETTERS.get(kind, {}).items():
+        for letter, index in positions_of(block).items():
             name, _ = norm_after_conv(block, index)
             found[f'{prefix}.{name}' if prefix else name] = letter
     return found

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from bnet_mm import __version__
 from bnet_mm.kernels import cpu
+from bnet_mm.version import __version__
 
 
 def describe(device: str) -> dict[str, str | int]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn.functional import pad
 
-import bnet_mm
 from bnet_mm.checkpoint.architecture import Architecture, check_complete, infer_architecture, some
 from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.layouts import BLOCK, CLASSIFIER, Layout, detect_layout
 from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
 from bnet_mm.layers.depthwise import check_kernel, dirac_kernel
+from bnet_mm.version import __version__
 
 # Whose names can be written: their naming (see `bnet_mm.checkpoint.layouts`), and where a whole
 # model of theirs has its classifier.
@@ -167,7 +167,7 @@ def provenance(source: str | Path, conversion: Conversion) -> dict[str, str]:
         'network': str(conversion.architecture),
         'names': conversion.to,
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'bnet_mm': bnet_mm.__version__,
+        'bnet_mm': __version__,
     }
 
 

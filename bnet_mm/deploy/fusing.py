@@ -22,7 +22,7 @@ from bnet_mm.deploy.structure import (
 )
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.models.blocks import last_norm, positions_of
 from bnet_mm.openmmlab.running import tensors_in, weight_of
 
 # Of outputs in float64, relative to an output's largest value.
@@ -185,11 +185,7 @@ def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
 def _join_ends(fused: nn.Module, precise: nn.Module, recording: Recording, fusion: Fusion) -> None:
     """Joins, in both models, the ends of the residual blocks that end in BNET."""
     for name, block in list(precise.named_modules()):
-        kind = block_kind(block)
-        if kind is None:
-            continue
-        norm = norm_after_conv(block, max(LETTERS[kind].values()))[1]
-        if not isinstance(norm, (EnhancedNorm, Taps)):
+        if not positions_of(block) or not isinstance(last_norm(block)[1], (EnhancedNorm, Taps)):
             continue
         joined = ResidualBlock.of(block, Taps)
         other = ResidualBlock.of(fused.get_submodule(name), Taps)

@@ -165,9 +165,8 @@ def _backward(
     means: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> tuple[Tensor, Tensor, Tensor]:
     small = _accumulated(x, weight, mean, invstd, *means)
-    grad_weight = torch.empty_like(small[0])
     grad_bias, sum_dy = _per_channel(x, 2)
-    sums = grad_weight, grad_bias, sum_dy
+    sums = grad_bias.new_empty(weight.shape), grad_bias, sum_dy
     tensors = _like(grad_output, x), x, grad_x, *small, *sums
     _call('backward', x, weight.shape[-1], dilation, *tensors, passes)
     return sums

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.amp import is_autocast_available
+from torch.nn.grad import conv2d_weight
 
 name = "torch's operators"
 
@@ -140,6 +141,4 @@ def _grad_weight(grad: Tensor, x_hat: Tensor, k: int, dilation: int) -> Tensor:
         images, kernels = x_hat.reshape(1, n * c, h, w), grad.reshape(n * c, 1, h, w)
         each = F.conv2d(images, kernels, None, dilation, padding, 1, n * c)
         return each.view(n, c, 1, k, k).sum(0)
-    return torch.nn.grad.conv2d_weight(
-        x_hat, (c, 1, k, k), grad, padding=padding, dilation=dilation, groups=c
-    )
+    return conv2d_weight(x_hat, (c, 1, k, k), grad, padding=padding, dilation=dilation, groups=c)

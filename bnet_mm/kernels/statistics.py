@@ -5,6 +5,7 @@ the forward and one in the backward pass, on a CPU too, where torch's SyncBatchN
 """
 
 from math import prod
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ _torch_forward = nn.SyncBatchNorm.forward
 
 @torch.no_grad()
 def update_running_statistics(
-    norm: nn.Module, mean: Tensor, var: Tensor, count: int | Tensor | None = None
+    norm: Any, mean: Tensor, var: Tensor, count: int | Tensor | None = None
 ) -> None:
     """Moves the running statistics of a norm towards a batch's own, by the norm's momentum.
 

@@ -1,5 +1,7 @@
 """The control of the paper's table 11: a convolution that is added, and not part of the norm."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from bnet_mm.layers.depthwise import check_kernel
@@ -62,7 +64,7 @@ class BNReLUConv(nn.Module):
         )
 
     @classmethod
-    def from_norm(cls, norm: nn.Module, k: int = 3, dilation: int = 1) -> 'BNReLUConv':
+    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> 'BNReLUConv':
         """Returns the control around an existing batch norm, which becomes its child."""
         where = dict(device=norm.weight.device, dtype=norm.weight.dtype)
         control = cls(norm.num_features, k, dilation, **where)
@@ -76,6 +78,7 @@ class BNReLUConv(nn.Module):
         """
         nn.init.ones_(self.norm.weight)
         nn.init.zeros_(self.conv.weight)
+        assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The k x k depthwise convolution that takes the place of a norm's scale and shift."""
 
 import operator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
         InputError: `k` is not a positive odd integer, or `dilation` is not a positive integer.
     """
 
-    def integer(value: object) -> int | None:
+    def integer(value: Any) -> int | None:
         if isinstance(value, bool):
             return None
         try:
@@ -52,6 +53,8 @@ class DepthwiseTransform(_ConvNd):
     Shape:
         weight `(C, 1, k, k)`, bias `(C,)`; input and output `(N, C, H, W)`.
     """
+
+    bias: nn.Parameter
 
     def __init__(self, num_features: int, k: int, dilation: int = 1, device=None, dtype=None):
         k, dilation = check_kernel(k, dilation)

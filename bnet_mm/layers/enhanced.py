@@ -6,6 +6,8 @@ whoever looks at the children themselves (hooks, tracers, another norm) gets the
 the same numbers.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
@@ -51,6 +53,8 @@ class EnhancedNorm(nn.Module):
             `positions` came from a network that does not place norms.
     """
 
+    norm: Any
+    dw: DepthwiseTransform
     # Blocks are named after it (bn1, bn2, bn3), as with plain batch normalization.
     _abbr_ = 'bn'
 
@@ -70,7 +74,7 @@ class EnhancedNorm(nn.Module):
         self.dw = DepthwiseTransform(num_features, k, dilation, device=device, dtype=dtype)
 
     @classmethod
-    def from_norm(cls, norm: nn.Module, k: int = 3, dilation: int = 1) -> 'EnhancedNorm':
+    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> 'EnhancedNorm':
         """Returns the layer around an existing norm, which computes the same.
 
         The norm becomes the layer's child and loses its scale and shift to the kernel and its
@@ -232,7 +236,7 @@ class EnhancedNorm(nn.Module):
             y, mean, var, count = synchronized_transform(
                 x, dw.weight, dw.bias, norm.eps, self.dilation, group
             )
-        if norm.training and norm.track_running_stats:
+        if norm.training and norm.track_running_stats and mean is not None and var is not None:
             update_running_statistics(norm, mean, var, count)
         return y
 

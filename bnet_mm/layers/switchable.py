@@ -31,6 +31,8 @@ class SwitchNorm2d(nn.Module):
         input and output `(N, C, H, W)`; `mean_weight` and `var_weight`, before the softmax, `(3,)`.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
     _abbr_ = 'sn'
 
     def __init__(
@@ -80,7 +82,7 @@ class SwitchNorm2d(nn.Module):
         self.batch.reset_running_stats()
         nn.init.ones_(self.mean_weight)
         nn.init.ones_(self.var_weight)
-        if self.affine:
+        if self.weight is not None and self.bias is not None:
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
 
@@ -114,7 +116,7 @@ class SwitchNorm2d(nn.Module):
         mean = _mixture(self.mean_weight, mean_in, mean_ln, mean_bn)
         var = _mixture(self.var_weight, var_in, var_ln, var_bn)
         y = (x - mean) * (var + self.eps).rsqrt()
-        if self.affine:
+        if self.weight is not None and self.bias is not None:
             scale, shift = self.weight.to(x.dtype), self.bias.to(x.dtype)
             y = y * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
         return y.to(input.dtype)

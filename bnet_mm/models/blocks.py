@@ -32,6 +32,19 @@ def block_kind(module: nn.Module) -> str | None:
     return None
 
 
+def positions_of(block: nn.Module) -> dict[str, int]:
+    """Returns the positions of a residual block and after which convolution each is.
+
+    Empty for every other module.
+    """
+    return LETTERS.get(block_kind(block) or '', {})
+
+
+def last_norm(block: nn.Module) -> tuple[str, nn.Module | None]:
+    """Returns name and module of the norm after a residual block's last convolution."""
+    return norm_after_conv(block, max(positions_of(block).values()))
+
+
 def norm_after_conv(block: nn.Module, index: int) -> tuple[str, nn.Module | None]:
     """Returns name and module of the norm that follows a block's first, second or third conv.
 

@@ -40,7 +40,7 @@ class FunnelForward:
         return output + (x if downsample is None else downsample(x))
 
     def _end(self, output: Tensor) -> Tensor:
-        return self.block._modules[self.parts.activation](output)
+        return getattr(self.block, self.parts.activation)(output)
 
 
 def replace_relus(model: nn.Module) -> nn.Module:

@@ -22,10 +22,10 @@ from bnet_mm.models.blocks import (
     BASIC_BLOCK,
     BOTTLENECK,
     INVERTED,
-    LETTERS,
     PAPERS_POSITION,
     block_kind,
     norm_after_conv,
+    positions_of,
 )
 
 
@@ -114,10 +114,11 @@ def replace_norms(
     """
     positions = check_positions(positions)
     where = "the paper's position" if positions is None else f'positions={positions!r}'
-    chosen, problems = {}, []
+    chosen: dict[str, nn.Module] = {}
+    problems = []
     for name, norm in _norms_at(model, positions):
         problem = _problem(norm)
-        if problem:
+        if problem or norm is None:
             problems.append(f'{name} {problem}')
         else:
             chosen[name] = norm
@@ -156,17 +157,17 @@ def _norms_at(model: nn.Module, positions: str | None) -> Iterator[tuple[str, nn
         yield from _all_norms(model)
         return
     for prefix, block in model.named_modules():
-        kind = block_kind(block)
+        kind, known = block_kind(block), positions_of(block)
         if kind is None:
             continue
         # A basic block has no B: 'ABC' is every norm it has, 'B' alone asks for what is not there.
         asked = positions or PAPERS_POSITION[kind]
-        indices = [LETTERS[kind][letter] for letter in asked if letter in LETTERS[kind]]
+        indices = [known[letter] for letter in asked if letter in known]
         if not indices:
             yield f'position {positions} of {prefix}, a {kind},', None
         for index in indices:
             name, norm = norm_after_conv(block, index)
-            if norm is None and kind == INVERTED and index == LETTERS[INVERTED]['A']:
+            if norm is None and kind == INVERTED and index == known['A']:
                 continue  # the first block of every MobileNet does not expand
             yield f'{prefix}.{name}' if prefix else name, norm
 

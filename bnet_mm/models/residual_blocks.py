@@ -6,12 +6,13 @@ Those of torchvision, timm and the OpenMMLab libraries. A block that overrides t
 
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.models.blocks import block_kind, norm_after_conv, positions_of
 
 # Modules whose BasicBlock and Bottleneck run: convolution, norm, ReLU, ..., convolution, norm, plus
 # identity, ReLU.
@@ -52,7 +53,7 @@ def parts_of(block: nn.Module) -> Parts | str:
         if type(getattr(block, name, None)) not in (type(None), nn.Identity):
             return f'it has {name}'
     body, norm, activation = [], '', ''
-    last = max(LETTERS[block_kind(block)].values())
+    last = max(positions_of(block).values())
     for index in range(1, last + 1):
         norm, _ = norm_after_conv(block, index)
         inside = norm.startswith('conv')  # mmaction2's ConvModule, which holds all three
@@ -124,7 +125,7 @@ def is_known(module: nn.Module) -> bool:
     )
 
 
-def _more_than_conv(module: nn.Module) -> str | None:
+def _more_than_conv(module: Any) -> str | None:
     if module.with_explicit_padding or module.with_activation or module.order[0] != 'conv':
         return 'its last ConvModule does more than a convolution and a norm'
     if module._forward_hooks or module._forward_pre_hooks:

@@ -13,6 +13,8 @@ from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, Syn
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.openmmlab.models import build_model
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted(Path('configs').glob('*.py'), key=lambda path: path.stem)
 # What differs from a twin by the norm alone.
 ENHANCED = [path for path in CONFIGS if re.search(r'_(bnet|gnet|snet|inet|bnconv)\d_', path.name)]

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.registry import MODELS
 
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

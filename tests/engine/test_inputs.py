@@ -11,6 +11,8 @@ from bnet_mm.engine.inputs import check_inputs
 from bnet_mm.engine.launch import test, train
 from bnet_mm.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 STOCK = 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
 
 

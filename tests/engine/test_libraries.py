@@ -12,6 +12,8 @@ from bnet_mm.engine.config import load_config
 from bnet_mm.engine.data import hook
 from bnet_mm.openmmlab.models import build_model
 
+pytestmark = pytest.mark.slow
+
 
 def kernels(checkpoint) -> dict[str, torch.Tensor]:
     state = torch.load(checkpoint, weights_only=True)['state_dict']

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 WITH_FLOAT64 = os.environ | {'PYTHONPATH': str(Path(__file__).resolve().parent)}
 

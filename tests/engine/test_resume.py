@@ -12,6 +12,8 @@ import torch
 
 from bnet_mm.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

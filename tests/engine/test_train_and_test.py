@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bnet_mm.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
 
 
 def test_training_reports_evaluates_and_its_checkpoint_is_tested(tiny_config, run_tool, tmp_path):

@@ -14,6 +14,8 @@ import pytest
 from bnet_mm.analysis.tide import TABLE_14
 from bnet_mm.reports.page import SECTIONS, report
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CLASSIFIER = ROOT / 'configs/demo/resnet18_bnet3_demo.py'
 PLAIN = {'model.backbone.norm_cfg': {'_delete_': True, 'type': 'BN'}}

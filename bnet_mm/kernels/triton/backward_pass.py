@@ -58,7 +58,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `Backend.backward`."""
     grad_weight, grad_bias, sum_dy = backward_reduce(grad_output, x, weight, mean, invstd, dilation)
-    means = None, None
+    means: tuple[Tensor | None, Tensor | None] = (None, None)
     if not frozen:
         count = x.numel() // x.shape[1]
         product = (weight.float() * grad_weight).sum((1, 2, 3))

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from torch import nn
 
-from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
+from bnet_mm.models.blocks import last_norm, positions_of
 from bnet_mm.models.residual_blocks import join_ends
 from bnet_mm.openmmlab.backbones.funnel_aware import FunnelAware
 from bnet_mm.openmmlab.libraries import LIBRARIES
@@ -42,10 +42,9 @@ class PlacementAware:
         # Some libraries set a last norm's own `weight`, which a BNET has not.
         if fresh and getattr(self, 'zero_init_residual', False) and not _is_pretrained(self):
             for block in self.modules():
-                if (kind := block_kind(block)) is not None:
-                    norm = norm_after_conv(block, max(LETTERS[kind].values()))[1]
-                    if hasattr(norm, 'zero_output'):
-                        norm.zero_output()
+                norm = last_norm(block)[1] if positions_of(block) else None
+                if hasattr(norm, 'zero_output'):
+                    norm.zero_output()
 
 
 def register_backbones(scope: str, mixin: type | None = None) -> dict[str, type[nn.Module]]:

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bnet_mm import __version__
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.errors import InputError
+from bnet_mm.version import __version__
 
 
 class Parts:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from bnet_mm import __version__
 from bnet_mm.checkpoint.atomic import check_writable
 from bnet_mm.errors import InputError
 from bnet_mm.reports.page.compared import Compared, read_compared
@@ -17,6 +16,7 @@ from bnet_mm.reports.page.networks import costs_section, speed_section
 from bnet_mm.reports.page.page import Section, write_page
 from bnet_mm.reports.page.parts import Parts
 from bnet_mm.reports.page.trainings import configs_section, curves_section, metrics_section
+from bnet_mm.version import __version__
 
 # In the order of the page; those that take time can be left out.
 SECTIONS = ('configs', 'metrics', 'curves', 'costs', 'speed', 'heatmaps', 'attention', 'errors')
