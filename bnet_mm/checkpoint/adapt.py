@@ -41,7 +41,7 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
     enhanced = next(named_norms(model, EnhancedNorm), None) is not None
     if not enhanced and not with_bnet and own.keys() & state.keys():
         return state
-    names = rename_kernels(state)
+    names = rename_kernels(state)  # wherever the tensors are
     try:
         theirs, ours = detect_layout(state), detect_layout(own)
     except InputError:  # no residual network on one side, or several
@@ -53,8 +53,9 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
             check_same(theirs.backbone(state), backbone)
         classifier = _classifier(state, own, theirs)
     places = {name: key for key, name in _inner_names(_loadable(model), ours).items()}
-    inner_names = _inner_names(state, theirs)
-    names |= {key: places[name] for key, name in inner_names.items() if name in places}
+    for key, name in _inner_names(state, theirs).items():
+        if name in places:
+            names[key] = places[name]
     names |= classifier
     adapted = OrderedDict((names.get(key, key), value) for key, value in state.items())
     if hasattr(state, '_metadata'):

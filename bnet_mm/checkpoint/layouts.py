@@ -25,12 +25,13 @@ BACKBONE = re.compile(
 # A classifier's last layer: torchvision and timm, mmpretrain, mmaction2, CIFAR networks.
 CLASSIFIER = re.compile(r'(?:fc|head\.fc|cls_head\.fc_cls|linear|classifier)\.(weight|bias)')
 
-# A library's names and the common ones, where they differ.
+# A library's names and the common ones, where they differ; the first rule that matches counts, in
+# either direction.
 NAMINGS: dict[str, Rules] = {
     'torchvision': (),
     'openmmlab': (),
     # A deep stem, which ends with a norm of its own.
-    'timm': (('conv1.{i}.{rest}', 'stem.{i}.{rest}'), ('bn1.{rest}', 'stem.7.{rest}')),
+    'timm': (('bn1.{rest}', 'stem.7.{rest}'), ('conv1.{i}.{rest}', 'stem.{i}.{rest}')),
     # A deep stem is three modules of a convolution and a norm each; the others count layers.
     'mmpretrain': tuple(
         (f'stem.{module}.{layer}.{{rest}}', f'stem.{3 * module + i}.{{rest}}')

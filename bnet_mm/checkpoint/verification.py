@@ -26,12 +26,6 @@ class Placement:
     positions: str
 
 
-# Builds a library's backbone, with BNET where it is placed; None is plain batch normalization.
-Builder = Callable[[Architecture, Placement | None], nn.Module]
-# Filled from above: this room knows no library but torchvision.
-BUILDERS: dict[str, Builder] = {}
-
-
 @dataclass(frozen=True)
 class StageDifference:
     """How far the output of one stage is from the source's, in float64.
@@ -108,10 +102,9 @@ def placement_of(conversion: Conversion) -> Placement | None:
 
 
 def _library_stages(conversion: Conversion, library: str, images: Tensor) -> list[Tensor]:
-    build = _build_torchvision if library == 'torchvision' else BUILDERS.get(library)
-    if build is None:
+    if library not in BUILDERS:
         raise InputError(f'--verify needs {library}, which is not installed')
-    net = build(conversion.architecture, placement_of(conversion))
+    net = BUILDERS[library](conversion.architecture, placement_of(conversion))
     net.double()  # before it is filled: the checkpoint's weights may be float64
     # Old files lack the counters of batches, which do not matter for the outputs.
     state = {key: v for key, v in net.state_dict().items() if key.endswith('num_batches_tracked')}
@@ -147,3 +140,9 @@ def _build_torchvision(arch: Architecture, placement: Placement | None) -> nn.Mo
     net = Stages(block, arch.blocks, groups=arch.groups, width_per_group=arch.base_width)
     net.fc = nn.Identity()
     return net if placement is None else enhance(net, placement.k, placement.positions)
+
+
+# Builds a library's backbone, with BNET where it is placed; None is plain batch normalization.
+Builder = Callable[[Architecture, Placement | None], nn.Module]
+# The rooms above add the libraries that they know.
+BUILDERS: dict[str, Builder] = {'torchvision': _build_torchvision}

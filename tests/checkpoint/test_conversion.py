@@ -15,6 +15,7 @@ from test_cifar import ResNet20
 
 import bnet_mm
 from bnet_mm.checkpoint import contents_of, convert, verify, write_checkpoint
+from bnet_mm.checkpoint.layouts import detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.reports.checkpoints import use_it
 
@@ -86,6 +87,24 @@ def test_prefixes_and_the_authors_older_names(prefix, names, authors18):
     assert found.layout.prefix == prefix
     assert found.state.keys() == plain.keys()
     assert all(torch.equal(found.state[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.'])
+@pytest.mark.parametrize('naming', ['authors', 'timm', 'mmaction', 'mmpretrain', 'openmmlab'])
+def test_a_layout_names_tensors_in_both_directions(naming, prefix, authors18):
+    networks = {
+        'authors': lambda: authors18,
+        'timm': lambda: timm.create_model('resnet18d'),
+        'mmaction': lambda: build('mmaction', dict(type='BNET', k=3)),
+        'mmpretrain': lambda: build('mmpretrain', dict(type='BNET', k=3), 'ResNetV1d'),
+        'openmmlab': lambda: build('mmseg', dict(type='BNET', k=3), 'ResNetV1d'),
+    }
+    keys = below(prefix, networks[naming]())
+    layout = detect_layout(keys)
+    assert naming in (layout.naming, layout.kernels)
+    names = layout.to_common(keys)
+    assert len(names) == len({key for key in keys if '.fc.' not in f'.{key}'})
+    assert all(layout.from_common(name) == key for key, name in names.items())
 
 
 @pytest.mark.parametrize('source', LIBRARIES)
