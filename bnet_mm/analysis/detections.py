@@ -10,7 +10,7 @@ from sys import stderr
 from mmengine.config import Config
 
 from bnet_mm.engine.config import set_run_options
-from bnet_mm.engine.data.building import build_dataset
+from bnet_mm.engine.data.failures import build_dataset
 from bnet_mm.engine.launch import test
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import load_model

@@ -1,4 +1,4 @@
-"""Draws what a model is fed: samples as they leave the pipeline, with their labels."""
+"""Draws samples as they leave the pipeline, with their labels."""
 
 import textwrap
 import warnings
@@ -12,7 +12,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import VISUALIZERS
 from torch import Tensor
 
-from bnet_mm.engine.data.building import build_dataset
+from bnet_mm.engine.data.failures import build_dataset
+from bnet_mm.engine.launch import make_folder
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import config_errors
 
@@ -20,16 +21,16 @@ FRAMES_PER_ROW = 5
 
 
 def browse(cfg: Config, stage: str, folder: str | Path, count: int, seed: int) -> Iterator[Path]:
-    """Writes pictures of `count` samples into `folder` and yields their paths.
+    """Writes images of `count` samples into `folder` and yields their paths.
 
     Boxes and masks are drawn by the library's own visualizer; a clip becomes a sheet of its frames.
 
     Args:
         cfg: a whole config of any OpenMMLab library.
         stage: 'train', 'val' or 'test'.
-        folder: where to write `000000.png`, ...; numbers are the samples' in the dataset.
-        count: how many samples; they are spread over the dataset.
-        seed: of the pipeline's random steps.
+        folder: where to write `000000.png`, ..., named by the index in the dataset.
+        count: how many samples, spread evenly over the dataset.
+        seed: of the random steps of the pipeline.
 
     Raises:
         InputError: the dataset is missing, empty or cannot be built, or a sample cannot be drawn.
@@ -43,21 +44,20 @@ def browse(cfg: Config, stage: str, folder: str | Path, count: int, seed: int) -
     metainfo = getattr(dataset, 'metainfo', {})
     visualizer.dataset_meta = metainfo
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'{folder} cannot be made: {error}') from error
+    make_folder(folder, str(folder))
     np.random.seed(seed)
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)):
         path = folder / f'{index:06d}.png'
-        _write(path, _drawn(_load(dataset, int(index)), visualizer, metainfo))
+        image = _drawn(_load(dataset, int(index)), visualizer, metainfo)
+        if not cv2.imwrite(str(path), image[..., ::-1]):
+            raise InputError(f'{path} cannot be written')
         yield path
 
 
 def _load(dataset: BaseDataset, index: int) -> dict:
     try:
         return dataset[index]
-    except Exception as error:  # whatever the decoders and transforms of the libraries raise
+    except Exception as error:  # the decoders and transforms raise errors of any kind
         sample = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
         named = sample.get('img_path') or sample.get('filename') or sample.get('frame_dir')
         reason = ' '.join(str(error).split())
@@ -68,22 +68,22 @@ def _load(dataset: BaseDataset, index: int) -> dict:
 
 
 def _drawn(item: dict, visualizer, metainfo: dict) -> np.ndarray:
-    """Returns a `(H, W, 3)` uint8 RGB picture of one sample of a dataset."""
+    """Returns a `(H, W, 3)` uint8 RGB image of one sample of a dataset."""
     inputs, sample = item['inputs'], item['data_samples']
     if isinstance(inputs, (list, tuple)):  # test time augmentation, or several streams
         inputs, sample = inputs[0], sample[0] if isinstance(sample, (list, tuple)) else sample
     if inputs.ndim > 3:
         return _sheet(_frames(inputs), _label(sample, metainfo))
-    picture = inputs.permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
+    image = inputs.permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
     if 'gt_label' in sample:
-        return _sheet([picture], _label(sample, metainfo))
+        return _sheet([image], _label(sample, metainfo))
     instances = sample.get('gt_instances')
     if instances is not None and hasattr(instances.get('bboxes'), 'tensor'):
         instances.bboxes = instances.bboxes.tensor
     with warnings.catch_warnings():
-        # A name that does not fit into the picture is drawn as far as it does.
+        # A class name that leaves the image is cut off.
         warnings.filterwarnings('ignore', message='.*out of bounds')
-        visualizer.add_datasample('sample', np.ascontiguousarray(picture), sample, draw_pred=False)
+        visualizer.add_datasample('sample', np.ascontiguousarray(image), sample, draw_pred=False)
     return visualizer.get_image()
 
 
@@ -113,8 +113,3 @@ def _sheet(frames: list[np.ndarray], title: str) -> np.ndarray:
         place = (6, 24 * (i + 1) - 4)
         cv2.putText(head, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([head, *rows])
-
-
-def _write(path: Path, picture: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise InputError(f'{path} cannot be written')

@@ -1,4 +1,4 @@
-"""mmengine's CheckpointHook, with the old file kept until the new one is there."""
+"""mmengine's CheckpointHook, which keeps the old checkpoint until the new one is written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 class CheckpointHook(_CheckpointHook):
     """Removes outdated checkpoints after saving, where mmengine 0.10.7 does so before.
 
-    With `max_keep_ckpts=1`, a job killed between the two had no checkpoint at all.
+    With `max_keep_ckpts=1`, a job that was killed between the two lost all of its checkpoints.
     """
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -40,7 +40,7 @@ class CheckpointHook(_CheckpointHook):
 
 
 class _Postponing:
-    """A file backend that notes removals down instead of carrying them out."""
+    """A file backend that records removals for later."""
 
     def __init__(self, backend: BaseStorageBackend, removals: list):
         self._backend, self._removals = backend, removals

@@ -1,4 +1,4 @@
-"""The arguments that training and testing share, with mmdet's names and meanings."""
+"""The command lines of `tools/`: options that they share, and how they end on wrong input."""
 
 import argparse
 import os
@@ -19,9 +19,12 @@ def positive(text: str) -> int:
     return number
 
 
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the config, which stands first."""
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser whose first argument is a config, with options that change its entries."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
+    add_config_options(parser)
+    return parser
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -37,28 +40,48 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what every run has: work dir, changes to the config, launcher."""
+    """Adds the work dir and the launcher of a training or a test."""
     parser.add_argument(
-        '--work-dir',
-        help='folder of logs and results (default: work_dirs/<name of the config>)',
+        '--work-dir', help='folder of logs and results (default: work_dirs/<name of the config>)'
     )
-    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_shape(parser: argparse.ArgumentParser, help: str) -> None:
+    """Adds `--shape H W`, which is None or a tuple."""
+    parser.add_argument(
+        '--shape', nargs=2, type=positive, action=_Tuple, metavar=('H', 'W'), help=help
+    )
+
+
+def add_format(parser: argparse.ArgumentParser, markdown: bool = True) -> None:
+    """Adds `--json` and `--markdown`, of which a command line takes one."""
+    formats = parser.add_mutually_exclusive_group()
+    if markdown:
+        formats.add_argument('--markdown', action='store_true', help='print Markdown')
+    formats.add_argument('--json', action='store_true', help='print JSON')
+
+
+@contextmanager
+def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
+    """Parses the command line for what follows, and ends the program on wrong input.
+
+    That is an InputError, or an option that is not KEY=VALUE: one sentence and exit code 2.
+    """
+    args = parse_arguments(parser)
+    with exit_on_input_error(parser.prog):
+        yield args
 
 
 def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parses the command line; ends it with a sentence where an option is not KEY=VALUE."""
     try:
-        return parser.parse_args()
+        args = parser.parse_args()
     except ValueError as error:  # DictAction's
         parser.error(f'--cfg-options takes KEY=VALUE pairs: {error}')
-
-
-def parse_run_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line and hands the local rank to torch.distributed."""
-    args = parse_arguments(parser)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if 'local_rank' in args:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))  # for torch.distributed
     return args
 
 
@@ -70,3 +93,8 @@ def exit_on_input_error(program: str) -> Iterator[None]:
     except InputError as error:
         print(f'{program}: error: {error}', file=sys.stderr)
         sys.exit(2)
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, tuple(values))

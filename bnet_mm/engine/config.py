@@ -1,4 +1,4 @@
-"""Loads a config and merges a command line's options into it, with the meaning mmdet gives them."""
+"""Loads a config and merges the options of a command line, which mean what they do in mmdet."""
 
 import ast
 import inspect
@@ -8,12 +8,13 @@ import warnings
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.config import walk
 from bnet_mm.openmmlab.libraries import package_error
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -24,7 +25,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     """Returns the config at `path` with `--cfg-options` merged.
 
     `data_root=...` among the options reaches the datasets and evaluators. (In a stock config the
-    name is used up while the file is read, and setting it afterwards changes nothing.)
+    name is used only while the file is read, and setting it afterwards changes nothing.)
 
     Raises:
         InputError: there is no such file, it is no config, its base's library is missing, or an
@@ -37,28 +38,14 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
             f'configs/ of its checkout and in bnet_mm/.mim/configs of its installation'
         )
     try:
-        # Read by itself first: mmengine reports a syntax error without the name of the file.
+        # Parsed on its own first: mmengine reports a syntax error without the name of the file.
         if path.suffix == '.py':
             ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
-        with warnings.catch_warnings():  # what mmengine asks for, each time and of everyone
+        with warnings.catch_warnings():  # mmengine itself imports it, for `mmdet::` bases
             warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
             cfg = Config.fromfile(path)
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f'config {path} is not valid Python: {error}') from error
-    except (ImportError, PackageNotFoundError) as error:
-        raise InputError(f'config {path}: {package_error(error)}') from error
-    except FileNotFoundError as error:
-        raise InputError(
-            f'config {path}: a base config or a file that it reads is missing: {error}'
-        ) from error
-    except OSError as error:
-        raise InputError(f'config {path} cannot be read: {error}') from error
-    except Exception as error:
-        # A config is a program, and the bases of one can contradict one another.
-        reason = ' '.join(str(error).split())
-        raise InputError(
-            f'config {path} cannot be loaded: {type(error).__name__}: {reason}'
-        ) from error
+    except Exception as error:  # a config is a program, and its bases can contradict one another
+        raise InputError(f'config {path} {_load_failure(error)}') from error
     options = dict(options or {})
     old_root, new_root = cfg.get('data_root'), options.get('data_root')
     for key, value in options.items():
@@ -71,9 +58,22 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     if isinstance(old_root, str) and isinstance(new_root, str):
         _move_data_root(cfg, old_root, new_root, explicit=options)
     if cfg.get('model') and cfg.get('data_preprocessor'):
-        # MMPretrain's stands beside the model, and whoever builds the model alone would miss it.
+        # MMPretrain's is beside the model, where a model that is built alone would not get it.
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg
+
+
+def _load_failure(error: Exception) -> str:
+    if isinstance(error, (SyntaxError, UnicodeDecodeError)):
+        return f'is not valid Python: {error}'
+    if isinstance(error, (ImportError, PackageNotFoundError)):
+        return f'cannot be loaded: {package_error(error)}'
+    if isinstance(error, FileNotFoundError):
+        return f'cannot be loaded: a base config or a file that it reads is missing: {error}'
+    if isinstance(error, OSError):
+        return f'cannot be read: {error}'
+    reason = ' '.join(str(error).split())
+    return f'cannot be loaded: {type(error).__name__}: {reason}'
 
 
 def set_run_options(
@@ -87,10 +87,20 @@ def set_run_options(
     validate: bool = True,
     seed: int | None = None,
 ) -> None:
-    """Writes a training's or a test's command line options into `cfg`.
+    """Writes the command line options of a training or a test into `cfg`.
+
+    Args:
+        cfg: changed in place.
+        config_path: its file, after which the default work dir is named.
+        work_dir: folder of logs and results.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        amp: automatic mixed precision.
+        auto_scale_lr: scale the learning rate by the batch size.
+        validate: False for a training without evaluation.
+        seed: of the random numbers.
 
     Raises:
-        InputError: an option that this config cannot take.
+        InputError: this config, or this machine, cannot take an option.
     """
     _check_launcher(launcher)
     cfg.launcher = launcher
@@ -124,7 +134,7 @@ def set_run_options(
 
 
 def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Turns on the visualization hook, whichever of the four libraries it belongs to.
+    """Turns on the visualization hook of any of the four libraries.
 
     Raises:
         InputError: the config has no visualization hook, or there is no display to show on.
@@ -150,7 +160,7 @@ def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: flo
 
 
 def _check_launcher(launcher: str) -> None:
-    """Raises InputError where mmengine would fail on the environment a launcher should have set."""
+    """Raises InputError if the environment that a launcher sets for mmengine is missing."""
     if launcher == 'none':
         return
     sets, script = {
@@ -163,12 +173,12 @@ def _check_launcher(launcher: str) -> None:
     if get_device() == 'cpu' and launcher != 'pytorch':
         raise InputError(
             f'--launcher {launcher} needs an accelerator for each process, and torch finds none on '
-            f'this machine: processes on CPUs are started by tools/dist_train.sh, or torchrun'
+            f'this machine: start processes on CPUs with tools/dist_train.sh, or torchrun'
         )
 
 
 def _settle_loop(cfg: Config) -> None:
-    """Resolves what an epoch-based base leaves behind when an option asks for iterations."""
+    """Removes what an epoch-based base sets where an option asks for iterations."""
     train_cfg = cfg.get('train_cfg') or {}
     kind = train_cfg.get('type')
     if kind is None and 'by_epoch' in train_cfg:
@@ -185,7 +195,7 @@ def _settle_loop(cfg: Config) -> None:
     if 'max_iters' not in train_cfg:
         raise InputError('train_cfg.type=IterBasedTrainLoop needs train_cfg.max_iters')
     if train_cfg.pop('max_epochs', None) is None:
-        return  # written for iterations from the start
+        return  # the config itself counts iterations
     hooks = cfg.get('default_hooks') or {}
     if 'checkpoint' in hooks and 'by_epoch' not in hooks['checkpoint']:
         hooks['checkpoint']['by_epoch'] = False
@@ -197,26 +207,26 @@ def _settle_loop(cfg: Config) -> None:
         hooks['logger']['log_metric_by_epoch'] = False
     print_log(
         'train_cfg counts iterations: max_epochs is dropped, logs and checkpoints count '
-        'iterations too, and what param_scheduler does by epoch does not happen',
+        'iterations too, and schedules of param_scheduler that count epochs have no effect',
         logger='current',
     )
 
 
 def _move_data_root(cfg: Config, old: str, new: str, explicit: dict) -> None:
-    """Replaces the data root at the head of every path of the datasets and evaluators."""
-    new = new.rstrip('/') + '/'
+    """Replaces the data root at the start of every path of the datasets and evaluators.
 
-    def moved(node: object, path: str) -> object:
-        if isinstance(node, dict):
-            for key in list(node):
-                if f'{path}.{key}' not in explicit:
-                    node[key] = moved(node[key], f'{path}.{key}')
-        elif isinstance(node, list):
-            node[:] = [moved(value, f'{path}.{i}') for i, value in enumerate(node)]
-        elif isinstance(node, str) and (node + '/').startswith(old.rstrip('/') + '/'):
-            return new + node[len(old) :].lstrip('/')
-        return node
-
+    Args:
+        cfg: changed in place.
+        old: the data root in the config's file.
+        new: the one to put in its place.
+        explicit: options, whose entries stay as they say.
+    """
+    old, new = old.rstrip('/') + '/', new.rstrip('/') + '/'
     for section in (*LOADERS, *EVALUATORS):
-        if isinstance(cfg.get(section), (ConfigDict, list)):
-            moved(cfg[section], section)
+        for where, node in walk(cfg.get(section), section):
+            if not isinstance(node, (dict, list)):
+                continue
+            for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                kept = any(f'{where}.{key}.'.startswith(f'{option}.') for option in explicit)
+                if isinstance(value, str) and f'{value}/'.startswith(old) and not kept:
+                    node[key] = new + value[len(old) :].lstrip('/')

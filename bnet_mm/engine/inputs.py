@@ -1,12 +1,11 @@
-"""Looks at what a run will need before anything is built, and says what is missing."""
+"""Checks what a run needs before anything is built."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from mmengine.config import Config
 
 from bnet_mm.checkpoint import is_of_training, read_checkpoint
-from bnet_mm.engine.data import check_data
+from bnet_mm.engine.data.files import check_data
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import check_library
@@ -24,22 +23,26 @@ def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:
             raise InputError(f'the config has no {entry}')
     check_library(cfg.get('default_scope'))
     check_norms(cfg.get('model'))
-    for where, path in _checkpoints(cfg):
+    for where, source in weight_sources(cfg):
+        if '://' in source:
+            continue
         try:
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_checkpoint(source)
         except InputError as error:
             raise InputError(f'{where}: {error}') from error
         if where == 'resume' and not is_of_training(checkpoint):
             raise InputError(
-                f'resume: checkpoint {path} holds no training that could go on (optimizer and '
-                f'meta): start from its weights with --cfg-options load_from={path}'
+                f'resume: checkpoint {source} holds no training to resume (optimizer and meta): '
+                f'start from its weights with --cfg-options load_from={source}'
             )
     check_data(cfg, stages)
 
 
-def _checkpoints(cfg: Config) -> Iterator[tuple[str, Path]]:
-    if cfg.get('load_from') and '://' not in cfg.load_from:
-        yield 'resume' if cfg.get('resume') else 'load_from', Path(cfg.load_from)
-    for where, source in pretrained_sources(cfg.get('model')):
-        if '://' not in source:
-            yield where, Path(source)
+def weight_sources(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Yields files and URLs of weights in the order of loading, after the entries that name them.
+
+    An entry is a path in the config, or 'resume'.
+    """
+    yield from pretrained_sources(cfg.get('model'))
+    if cfg.get('load_from'):
+        yield 'resume' if cfg.get('resume') else 'load_from', cfg.load_from

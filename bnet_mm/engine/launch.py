@@ -14,13 +14,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from bnet_mm.checkpoint import latest_checkpoint
-from bnet_mm.engine import checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
-from bnet_mm.engine.data import DatasetCheckHook, explain_failure
-from bnet_mm.engine.inputs import check_inputs
+from bnet_mm.engine import checkpoint_hook  # noqa: F401  (registered in place of mmengine's)
+from bnet_mm.engine.data.failures import explain_failure
+from bnet_mm.engine.dataset_check import DatasetCheckHook
+from bnet_mm.engine.inputs import check_inputs, weight_sources
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import config_errors
 
 
@@ -28,9 +28,9 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     """Trains as `cfg` says and returns the runner.
 
     Args:
-        cfg: a whole config; see `bnet_mm.engine.config`.
-        resume: a checkpoint to go on from, or 'auto' for the last one in the work dir, or the
-            start where there is none.
+        cfg: a whole config, from `bnet_mm.engine.config.load_config`.
+        resume: a checkpoint to resume from, or 'auto' for the last one in the work dir; where
+            there is none, the training starts.
 
     Raises:
         InputError: something that the run needs is missing or wrong.
@@ -38,13 +38,9 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     _set_resume(cfg, resume)
     check_inputs(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     weights = {
-        source: f'--cfg-options {where}=FILE'
-        for where, source in pretrained_sources(cfg.get('model'))
+        source: '--resume FILE' if where == 'resume' else f'--cfg-options {where}=FILE'
+        for where, source in weight_sources(cfg)
     }
-    if cfg.get('load_from'):
-        weights[cfg.load_from] = (
-            '--resume FILE' if cfg.get('resume') else '--cfg-options load_from=FILE'
-        )
     with _input_errors(cfg, weights):
         runner = _build_runner(cfg)
         for hook in (DatasetCheckHook(), RepeatableHook(), StartReportHook()):
@@ -57,7 +53,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
     """Evaluates a checkpoint on the test set of `cfg` and returns the metrics.
 
     Args:
-        cfg: a whole config; see `bnet_mm.engine.config`.
+        cfg: a whole config, from `bnet_mm.engine.config.load_config`.
         checkpoint: file or URL of the weights.
         out: a `.pkl` file for the predictions.
         tta: test with the config's `tta_model` and `tta_pipeline`, or mmdet's flip.
@@ -71,10 +67,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
     cfg.resume = False
     check_inputs(cfg, ('test',))
     if out is not None:
-        try:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f'--out {out}: its folder cannot be made: {error}') from error
+        make_folder(Path(out).parent, f'--out {out}: its folder')
     if tta:
         _set_tta(cfg)
     with _input_errors(cfg, {checkpoint: 'the argument CHECKPOINT'}):
@@ -85,28 +78,32 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
         return runner.test()
 
 
-def _build_runner(cfg: Config) -> Runner:
+def make_folder(path: str | Path, what: str) -> None:
+    """Makes a folder with its parents.
+
+    Raises:
+        InputError: it cannot be made; `what` names it in the sentence.
+    """
     try:
-        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f'the work dir {cfg.work_dir} cannot be made: {error}') from error
+        raise InputError(f'{what} cannot be made: {error}') from error
+
+
+def _build_runner(cfg: Config) -> Runner:
+    make_folder(cfg.work_dir, f'the work dir {cfg.work_dir}')
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
-        resume = 'auto'  # as the config itself says
-    if resume is None:
-        return
-    if resume != 'auto':
-        cfg.resume, cfg.load_from = True, resume
-        return
-    found = latest_checkpoint(cfg.work_dir)
-    if found is None:
+        resume = 'auto'  # the config asks for it
+    found = latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    if found is not None:
+        cfg.resume, cfg.load_from = True, str(found)
+    elif resume == 'auto':
         cfg.resume = False
         print_log(f'nothing to resume in {cfg.work_dir}; the training starts', logger='current')
-    else:
-        cfg.resume, cfg.load_from = True, str(found)
 
 
 def _set_tta(cfg: Config) -> None:
@@ -131,7 +128,7 @@ def _set_tta(cfg: Config) -> None:
 
 def _dump_results(cfg: Config, out: str) -> DumpResults:
     if cfg.get('default_scope') == 'mmdet':
-        from mmdet.evaluation import DumpDetResults  # the one that packs masks
+        from mmdet.evaluation import DumpDetResults  # encodes masks
 
         return DumpDetResults(out_file_path=out)
     return DumpResults(out_file_path=out)
@@ -139,12 +136,11 @@ def _dump_results(cfg: Config, out: str) -> DumpResults:
 
 @contextmanager
 def _input_errors(cfg: Config, weights: dict[str, str]) -> Iterator[None]:
-    """Turns those failures inside a run that have a cause in the input into one sentence.
+    """Raises InputError for failures inside a run that the input has caused.
 
     Args:
         cfg: the config of the run.
-        weights: files and URLs in the order in which the run loads them, each with the way to name
-            another.
+        weights: files and URLs in the order of loading, each with the option that names another.
     """
     try:
         with config_errors():
@@ -156,15 +152,15 @@ def _input_errors(cfg: Config, weights: dict[str, str]) -> Iterator[None]:
         missing = [
             url for url in weights if '://' in url and not (downloads / Path(url).name).is_file()
         ]
-        if not missing:
+        if missing:
             raise InputError(
-                f'a dataset or a file that the config names could not be downloaded ({error}): '
-                f'connect this machine, or put it where the config looks for it; CIFAR-10 also '
-                f'comes as folders train and test in data_root, with a folder for each class'
+                f'{missing[0]} could not be downloaded ({error}): connect this machine, put the '
+                f'file into {downloads}, or name another with {weights[missing[0]]}'
             ) from error
         raise InputError(
-            f'{missing[0]} could not be downloaded ({error}): connect this machine, put the file '
-            f'into {downloads}, or name another with {weights[missing[0]]}'
+            f'a dataset or a file that the config names could not be downloaded ({error}): connect '
+            f'this machine, or put it where the config looks for it; CIFAR-10 also comes as '
+            f'folders train and test in data_root, with a folder for each class'
         ) from error
     except Exception as error:
         sentence = explain_failure(cfg, error)

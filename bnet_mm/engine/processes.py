@@ -1,4 +1,4 @@
-"""Several processes on machines without GPUs."""
+"""Training in several processes on machines without GPUs."""
 
 import gc
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from mmengine.device import get_device
 
 @contextmanager
 def cpu_processes(cfg: Config) -> Iterator[None]:
-    """Joins the processes that torchrun started over gloo, where mmengine would ask for a GPU.
+    """Joins the processes that torchrun started over gloo, where mmengine would require a GPU.
 
-    mmengine 0.10.7 takes it for granted that each process has an accelerator, when it joins them
-    and when it wraps the model. With accelerators, or without a launcher, nothing is done here.
-    What was built inside must not be held any more when this ends.
+    mmengine 0.10.7 requires an accelerator for each process, both to join them and to wrap the
+    model. With accelerators, or without a launcher, this does nothing. Nothing that was built
+    inside may be referenced any more when it ends.
     """
     if cfg.get('launcher') != 'pytorch' or get_device() != 'cpu' or dist.is_initialized():
         yield
@@ -30,7 +30,7 @@ def cpu_processes(cfg: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        # A thread of gloo that lets go of a tensor while the interpreter ends aborts the process.
-        # They end with the group, and that with the last model which is wrapped for it.
+        # A gloo thread that releases a tensor at interpreter shutdown aborts the process. The
+        # threads end with the group, and the group with the last model that is wrapped for it.
         gc.collect()
         dist.destroy_process_group()

@@ -1,35 +1,32 @@
-"""Makes every step's random numbers a function of the seed and the step alone."""
+"""Makes the random numbers of every step a function of the seed and the step alone."""
 
-import random
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import torch
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
+
+DATA, STEP = 0, 1  # what a seed is for
 
 
 class RepeatableHook(Hook):
     """Lets a resumed training end with the weights of one that was never interrupted.
 
-    mmengine resumes weights, optimizer and schedules, not the state of the random generators, and
-    that state cannot simply be saved: data workers hold a part of it, and validation moves it. So
-    nothing depends on it here: before each step the generators of this process start from
-    (seed, rank, step), and the data's from (seed, rank, epoch). With an iteration-based loop
-    mmengine itself replays the batches that were seen.
-
-    The numbers are those of a fresh seed at each step, neither more nor less random than one long
-    sequence. Validation and testing are not touched.
+    mmengine resumes weights, optimizer and schedules, but not the state of the random generators.
+    That state cannot simply be saved: data workers hold a part of it, and validation changes it. So
+    the generators are seeded anew: those of this process before each step with (seed, rank, step),
+    those of the data with (seed, rank, epoch). An iteration-based loop replays the batches before
+    the checkpoint itself. Validation and testing are as in mmengine.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
-        # Without workers the pictures are loaded in this process, between the steps.
+        # Without workers the samples are loaded in this process, between the steps.
         if isinstance(loop, IterBasedTrainLoop) and loop.dataloader.num_workers == 0:
             loop.dataloader_iterator = _Seeded(loop.dataloader_iterator, runner.seed)
 
@@ -37,8 +34,8 @@ class RepeatableHook(Hook):
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
             return
-        seed = _number(runner.seed, 'data', loop.epoch)
-        _start_generators(seed)
+        seed = _seed(runner.seed, DATA, loop.epoch)
+        set_random_seed(seed)
         loader = loop.dataloader
         if loader.num_workers > 0:
             loader.worker_init_fn = partial(
@@ -48,28 +45,22 @@ class RepeatableHook(Hook):
                 seed=seed,
                 disable_subprocess_warning=True,
             )
-            # Workers that persist would go on with the generators of the epoch before, which a
-            # resumed run does not have; without an iterator the loader starts new ones.
+            # Persistent workers would keep the generators of the epoch before, which a resumed run
+            # does not have; without an iterator the loader starts new workers.
             loader._iterator = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        _start_generators(_number(runner.seed, 'step', runner.iter))
+        set_random_seed(_seed(runner.seed, STEP, runner.iter))
 
 
-def _number(seed: int, purpose: str, count: int) -> int:
-    """Returns 31 well mixed bits for one use of the generators."""
-    key = (seed, get_rank(), {'data': 0, 'step': 1}[purpose], count)
+def _seed(seed: int, purpose: int, count: int) -> int:
+    """Returns 31 well mixed bits."""
+    key = (seed, get_rank(), purpose, count)
     return int(np.random.SeedSequence(key).generate_state(1)[0]) >> 1
 
 
-def _start_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 class _Seeded:
-    """Batches, before each of which the generators are started."""
+    """An iterator over batches that seeds the generators before each."""
 
     def __init__(self, batches: Iterator, seed: int):
         self._batches, self._seed, self._count = batches, seed, 0
@@ -78,11 +69,11 @@ class _Seeded:
         return self
 
     def __next__(self):
-        _start_generators(_number(self._seed, 'data', self._count))
+        set_random_seed(_seed(self._seed, DATA, self._count))
         self._count += 1
         return next(self._batches)
 
     def skip_iter(self, count: int) -> None:
-        """Leaves out `count` batches, as the fork onedl-mmengine asks for on resuming."""
+        """Skips `count` batches, as the fork onedl-mmengine does when it resumes."""
         self._batches.skip_iter(count)
         self._count += count

@@ -1,4 +1,4 @@
-"""Says at the start of a training which norm stands where and what the weights start from."""
+"""Logs at the start of a training its norms, what of them trains, and where the weights are from."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnet_mm.layers import EnhancedNorm, is_plain_norm
+from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.openmmlab.config import pretrained_sources
 
 
@@ -24,31 +24,38 @@ class StartReportHook(Hook):
 
 
 def describe_norms(model: nn.Module) -> str:
-    """Returns how many norms of which kind a model has, and where the enhanced ones stand."""
-    kinds, plain, first, last = Counter(), Counter(), None, None
-    inner = set()
-    for name, module in model.named_modules():
-        if isinstance(module, EnhancedNorm):
-            spread = f' dilation {module.dilation}' if module.dilation > 1 else ''
-            kinds[f'{type(module).__name__}-{module.k}{spread}'] += 1
-            first, last = first or name, name
-            inner.update(id(m) for m in module.norm.modules())
-        elif is_plain_norm(module) and id(module) not in inner:
-            inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
-            plain[type(module).__name__] += 1
-    others = ', '.join(f'{n} {kind}' for kind, n in plain.items()) or 'none'
-    if not kinds:
+    """Returns how many norms of which kind a model has, and where the enhanced ones are.
+
+    Examples:
+        >>> from bnet_mm import BNET
+        >>> describe_norms(nn.Sequential(nn.BatchNorm2d(4), BNET(4, k=3), BNET(4, k=5)))
+        'Norms: 1 BNET-3, 1 BNET-5 (1 ... 2); plain: 1 BatchNorm2d'
+    """
+    enhanced, plain, names = Counter(), Counter(), []
+    for name, norm in named_norms(model):
+        kind = type(norm).__name__
+        if isinstance(norm, EnhancedNorm):
+            dilation = f' dilation {norm.dilation}' if norm.dilation > 1 else ''
+            enhanced[f'{kind}-{norm.k}{dilation}'] += 1
+            names.append(name)
+        else:
+            plain[kind] += 1
+    others = _counted(plain) or 'none'
+    if not enhanced:
         return f'Norms: no BNET in this model; {others}'
-    enhanced = ', '.join(f'{n} {kind}' for kind, n in kinds.items())
-    return f'Norms: {enhanced} ({first} ... {last}); plain: {others}'
+    return f'Norms: {_counted(enhanced)} ({names[0]} ... {names[-1]}); plain: {others}'
+
+
+def _counted(kinds: Counter) -> str:
+    return ', '.join(f'{count} {kind}' for kind, count in kinds.items())
 
 
 def describe_training(model: nn.Module) -> str:
-    """Returns which kernels train and whether statistics are frozen, once the model trains."""
-    enhanced = [m for m in model.modules() if isinstance(m, EnhancedNorm)]
+    """Returns how many kernels train and how many norms have frozen statistics in training."""
+    enhanced = [norm for _, norm in named_norms(model, EnhancedNorm)]
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     was_training = model.training
-    model.train()  # norm_eval and frozen_stages take effect here, as they will in the first step
+    model.train()  # norm_eval and frozen_stages take effect here, as in the first step
     frozen = sum(not m.training for m in norms)
     model.train(was_training)
     trained = sum(m.dw.weight.requires_grad for m in enhanced)
@@ -75,7 +82,7 @@ def describe_weights(runner: Runner) -> str:
     if backbone.get('norm_eval') or backbone.get('frozen_stages', -1) >= 0:
         line += (
             '. WARNING: norm_eval or frozen_stages keep a part of this backbone at its random '
-            'start; training from scratch wants model.backbone.norm_eval=False and '
+            'initialization; to train from scratch set model.backbone.norm_eval=False and '
             'model.backbone.frozen_stages=-1'
         )
     return line

@@ -20,7 +20,7 @@ from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.pictures import STRIDE, free_name, no_longer_than, pictures_of
 from bnet_mm.analysis.runs import KERNEL_SCALARS
-from bnet_mm.engine.data.building import files_of
+from bnet_mm.engine.data.samples import files_of
 from bnet_mm.openmmlab.running import preprocessed
 from bnet_mm.reports.heatmaps import heat_map_row
 from bnet_mm.reports.overlays import panels_of

@@ -1,4 +1,4 @@
-"""Pictures of what a model is fed, and configs as they will be used."""
+"""Images of samples as the model gets them, and printed configs."""
 
 import ast
 import shutil
@@ -25,9 +25,9 @@ def test_draws_samples_of_each_library(config, stage, count, request, call_tool,
         f'seen/{path.name}' for path in written
     ]
     for path in written:
-        picture = cv2.imread(str(path))
-        assert min(picture.shape[:2]) > 100
-        assert picture.std() > 10
+        image = cv2.imread(str(path))
+        assert min(image.shape[:2]) > 100
+        assert image.std() > 10
 
 
 def test_masks_of_instances_are_drawn(demo_coco, call_tool, tmp_path):
@@ -55,7 +55,7 @@ def test_datasets_that_cannot_be_drawn(tiny_config, demo_coco, tmp_path):
         return list(browse(cfg, 'train', tmp_path / 'seen', 1, 0))
 
     cells = dict(metainfo=dict(classes=('cell',)))
-    with pytest.raises(InputError, match=r'no picture is left, since .* asks for cell'):
+    with pytest.raises(InputError, match=r'no image is left, since .* asks for cell'):
         drawn(**cells)
     with pytest.raises(InputError, match='the train dataset has no sample'):
         drawn(**cells, serialize_data=False)

@@ -1,4 +1,4 @@
-"""The last checkpoint outlives a job that dies while it saves the next."""
+"""The last checkpoint survives a job that dies while it saves the next."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-import bnet_mm.engine.checkpoint_hook  # noqa: F401  (takes the place of mmengine's)
+import bnet_mm.engine.checkpoint_hook  # noqa: F401  (registered in place of mmengine's)
 
 
 class Toy(BaseModel):

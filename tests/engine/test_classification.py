@@ -27,7 +27,7 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 """
 
 
-def test_from_pictures_to_a_detectors_backbone(demo_imagenet, tmp_path, run_tool):
+def test_from_images_to_a_detectors_backbone(demo_imagenet, tmp_path, run_tool):
     config = tmp_path / 'resnet18_bnet3_tiny.py'
     config.write_text(
         CONFIG.format(

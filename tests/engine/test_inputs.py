@@ -1,4 +1,4 @@
-"""What a careless user gets to read: one sentence and exit code 2, never a traceback."""
+"""Wrong input ends a run with one sentence and exit code 2, never a traceback."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ STOCK = 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
 
 
 def said(result) -> str:
-    """Checks that a tool ended as it should on bad input, and returns its sentence."""
+    """Checks that a tool refused its input, and returns its sentence."""
     assert result.returncode == 2, result.stdout[-2000:] + result.stderr[-2000:]
     assert 'Traceback' not in result.stdout + result.stderr
     sentence = result.stderr.strip().splitlines()[-1]
@@ -140,7 +140,7 @@ def test_photo_that_is_missing_or_cut_off(tiny_config, demo_coco, run_tool, refu
     photo.write_bytes(photo.read_bytes()[:200])
     root = f'data_root={tmp_path / "coco"}'
     shown = said(run_tool('train.py', tiny_config, '--cfg-options', root))
-    assert f'error: {photo} cannot be read as a picture' in shown
+    assert f'error: {photo} cannot be read as an image' in shown
     photo.unlink()
     shown = refused(tiny_config, {'data_root': str(tmp_path / 'coco')})
     assert shown.startswith('a file that the run reads is missing: ')
@@ -154,7 +154,7 @@ def test_number_of_classes_that_does_not_fit(tiny_config, refused):
 
 
 def test_download_that_fails(tiny_config, run_tool, tmp_path, monkeypatch):
-    """The sentence names what could not be had, and the place where another can be named."""
+    """The sentence names what is missing, and the option that names another."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     url = 'https://localhost:1/x.pth'
     config = pretrained(tiny_config, url)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from bnet_mm.engine import dataset_check
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data import hook
 from bnet_mm.openmmlab.models import build_model
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,9 @@ def test_a_mask_that_was_not_looked_at_is_named_when_it_fails(
         mask = np.array(Image.open(path))
         mask[:] = 90
         Image.fromarray(mask).save(path)
-    monkeypatch.setattr(hook, 'find_bad_sample', lambda dataset, seconds: (None, len(dataset)))
+    monkeypatch.setattr(
+        dataset_check, 'find_bad_sample', lambda dataset, seconds: (None, len(dataset))
+    )
     sentence = refused(tiny_segmentor, {'data_root': str(city)})
     assert 'has the class id 90' in sentence
 

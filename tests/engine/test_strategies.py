@@ -25,19 +25,19 @@ class Toy(BaseModel):
         return {'loss': out.square().mean()} if mode == 'loss' else out
 
 
-def pictures():
+def images():
     return torch.randn(4, 3, 6, 7, generator=torch.Generator().manual_seed(1))
 
 
 def train(model, strategy, work_dir, **kwargs):
-    """Takes two steps with the same pictures and returns the runner."""
+    """Takes two steps with the same images and returns the runner."""
     runner = FlexibleRunner(
         model,
         work_dir=str(work_dir),
         experiment_name=work_dir.name,
         strategy=strategy,
         train_dataloader=dict(
-            dataset=[dict(inputs=picture) for picture in pictures()],
+            dataset=[dict(inputs=image) for image in images()],
             batch_size=4,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'),
@@ -69,7 +69,7 @@ def expected(model):
     model.train()
     for _ in range(2):
         optimizer.zero_grad()
-        model(pictures(), mode='loss')['loss'].backward()
+        model(images(), mode='loss')['loss'].backward()
         optimizer.step()
     return model.state_dict()
 

@@ -1,4 +1,4 @@
-"""Opens the masks and the clips of built datasets, before they cost training time."""
+"""Built datasets: opens every mask and clip before it costs training time."""
 
 import os
 import time
@@ -11,12 +11,13 @@ import numpy as np
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.fileio import get
 from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
 
-IGNORED = 255  # mmseg's, in masks whose zero or classes are mapped
+IGNORED = 255  # mmseg's, in masks whose class ids are mapped
 
 
 def leaves(dataset: object) -> Iterator[BaseDataset]:
-    """Yields the datasets proper inside whatever wraps them."""
+    """Yields the datasets inside any wrappers."""
     if hasattr(dataset, 'datasets'):
         for inner in dataset.datasets:
             yield from leaves(inner)
@@ -26,94 +27,100 @@ def leaves(dataset: object) -> Iterator[BaseDataset]:
         yield dataset
 
 
+def files_of(dataset: Dataset, count: int) -> list[str]:
+    """Returns the files of a dataset's first images or videos, as far as it names files."""
+    while not hasattr(dataset, 'get_data_info') and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset  # repeated or balanced
+    if not hasattr(dataset, 'get_data_info'):
+        return []
+    infos = (dataset.get_data_info(index) for index in range(min(count, len(dataset))))
+    paths = (info.get('img_path', info.get('filename')) for info in infos)
+    return [str(path) for path in paths if path is not None]
+
+
 def find_bad_sample(dataset: BaseDataset, seconds: float | None = None) -> tuple[str | None, int]:
     """Opens every mask, or decodes every clip, until one is wrong or the time is over.
 
     Args:
-        dataset: a built dataset; other kinds than masks and clips pass.
-        seconds: how long to look; None for as long as it takes.
+        dataset: a built dataset; one without masks or clips passes.
+        seconds: time limit; None for as long as it takes.
 
     Returns:
-        a sentence that names the first wrong file, or None; and how many samples were looked at.
+        a sentence that names the first wrong file, or None; and the number of samples checked.
     """
     check = _check_of(dataset)
     if check is None:
         return None, len(dataset)
-    end = None if seconds is None else time.monotonic() + seconds
+    end = float('inf') if seconds is None else time.monotonic() + seconds
     workers = os.cpu_count() or 1
-    looked = 0
+    checked = 0
     with ThreadPoolExecutor(workers) as pool:
         # In portions, so that nothing is read long after the first wrong file.
         indices = iter(range(len(dataset)))
         while portion := list(islice(indices, 8 * workers)):
-            for sentence in pool.map(check, portion):
+            for sentence in pool.map(lambda index: check(dataset.get_data_info(index)), portion):
                 if sentence:
-                    return sentence, looked
-                looked += 1
-            if end is not None and time.monotonic() > end:
+                    return sentence, checked
+                checked += 1
+            if time.monotonic() > end:
                 break
-    return None, looked
+    return None, checked
 
 
-def _check_of(dataset: BaseDataset) -> Callable[[int], str | None] | None:
+def _check_of(dataset: BaseDataset) -> Callable[[dict], str | None] | None:
     if not len(dataset):
         return None
     sample = dataset.get_data_info(0)
     if 'seg_map_path' in sample and 'reduce_zero_label' in sample:
-        return lambda index: _wrong_mask(dataset, dataset.get_data_info(index))
+        return lambda sample: _wrong_mask(dataset, sample)
     steps = list(getattr(dataset.pipeline, 'transforms', []))
     decode = [i for i, step in enumerate(steps) if type(step).__name__.endswith('Decode')]
     if decode and {'filename', 'frame_dir'} & sample.keys():
         decoding = Compose(steps[: decode[0] + 1])
-        return lambda index: _wrong_clip(dataset.get_data_info(index), decoding)
+        return lambda sample: _wrong_clip(sample, decoding)
     return None
 
 
 def _wrong_mask(dataset: BaseDataset, sample: dict) -> str | None:
-    path, picture = sample['seg_map_path'], sample['img_path']
-    # With the backend of the step that loads masks: OpenCV, which loads pictures, would turn a
+    path, image = sample['seg_map_path'], sample['img_path']
+    # With the backend of the step that loads masks: OpenCV, which loads images, would turn a
     # mask with a palette into colours.
     steps = [s for s in dataset.pipeline.transforms if 'LoadAnnotations' in type(s).__name__]
     backend = getattr(steps[0], 'imdecode_backend', 'pillow') if steps else 'pillow'
     opening = path
     try:
-        mask = mmcv.imfrombytes(
-            get(path, dataset.backend_args), flag='unchanged', backend=backend
-        ).squeeze()
-        opening = picture
-        with Image.open(picture) as opened:
+        content = get(path, dataset.backend_args)
+        mask = mmcv.imfrombytes(content, flag='unchanged', backend=backend).squeeze()
+        opening = image
+        with Image.open(image) as opened:
             size = opened.size
     except FileNotFoundError as error:
         return f'there is no file {error.filename}'
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, AttributeError) as error:
-        return f'{opening} cannot be read as a picture ({error})'
+        return f'{opening} cannot be read as an image ({error})'
     if mask.ndim != 2:
-        return f'{path} is a colour picture of shape {mask.shape}; a mask has one class id a pixel'
-    # Either way round: a photo may be stored turned, with a note for the reader.
+        return f'{path} is a colour image of shape {mask.shape}; a mask has one class id a pixel'
+    # Either way round: a photo may be stored turned, with its orientation in its metadata.
     if sorted(mask.shape) != sorted(size):
-        return '{} is {}x{} pixels and {} is {}x{}'.format(path, *mask.shape[::-1], picture, *size)
+        return '{} is {}x{} pixels and {} is {}x{}'.format(path, *mask.shape[::-1], image, *size)
     classes = dataset.metainfo.get('classes')
     if classes is None:
         return None
-    allowed = {dataset.ignore_index, IGNORED}
-    wrong = [
-        int(value)
-        for value in np.unique(mask)
-        if (class_id := _mapped(int(value), sample)) not in allowed
-        and not 0 <= class_id < len(classes)
-    ]
-    if not wrong:
+    allowed = {dataset.ignore_index, IGNORED, *range(len(classes))}
+    values = map(int, np.unique(mask))
+    wrong = next((value for value in values if _class_id(value, sample) not in allowed), None)
+    if wrong is None:
         return None
     ignored = f'{dataset.ignore_index} is ignored'
     if sample['reduce_zero_label']:
         ignored += ', and 0, since reduce_zero_label counts classes from 1'
     return (
-        f'{path} has the class id {wrong[0]}, which is out of range: the dataset has '
+        f'{path} has the class id {wrong}, which is out of range: the dataset has '
         f'{len(classes)} classes, ids 0 to {len(classes) - 1} ({ignored})'
     )
 
 
-def _mapped(value: int, sample: dict) -> int:
+def _class_id(value: int, sample: dict) -> int:
     """Returns the class id that mmseg's `LoadAnnotations` makes of a mask's value."""
     if sample['reduce_zero_label']:
         value = IGNORED if value in (0, IGNORED) else value - 1

@@ -8,7 +8,8 @@ import numpy as np
 
 from bnet_mm.analysis.layers import NoBNETError, chosen_layers
 from bnet_mm.analysis.pictures import no_longer_than
-from bnet_mm.engine.data.building import build_dataset, files_of
+from bnet_mm.engine.data.failures import build_dataset
+from bnet_mm.engine.data.samples import files_of
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import load_model
 from bnet_mm.reports.attention import attention_rows

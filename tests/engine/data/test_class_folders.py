@@ -1,4 +1,4 @@
-"""Folders of classes and lists of labelled pictures: what is wrong is said before a training."""
+"""Folders of classes and lists of labelled images are checked before a training."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data import check_data
+from bnet_mm.engine.data.files import check_data
 from bnet_mm.errors import InputError
 
 CONFIG = 'configs/resnet18_bnet3_100e_in1k.py'
@@ -45,8 +45,8 @@ def test_what_is_in_order_passes(listed):
     ('line', 'sentence'),
     [
         ('n02708093/gone.JPEG 409', 'there is no file'),
-        ('n02708093/n02708093_0.JPEG', 'a line is FILE LABEL'),
-        ('n02708093/n02708093_0.JPEG clock', 'a line is FILE LABEL'),
+        ('n02708093/n02708093_0.JPEG', 'there is no label; a line is FILE LABEL'),
+        ('n02708093/n02708093_0.JPEG clock', "label 'clock' is not a number of a class"),
         ('n02708093/n02708093_0.JPEG 1000', 'label 1000 is out of range: the 1000 classes'),
         ('', 'line 2 is blank'),
     ],
@@ -76,7 +76,9 @@ def test_folders(folders):
     with pytest.raises(InputError, match='n02708093 is empty'):
         check(folders, named(TEN))
     shutil.rmtree(folders / 'val')
-    with pytest.raises(InputError, match=r'there is no folder .*val.*make_demo_data\.py imagenet'):
+    with pytest.raises(
+        InputError, match=r'there is nothing at .*val;.*make_demo_data\.py imagenet'
+    ):
         check(folders, named(TEN))
     (folders / 'val').mkdir()
     with pytest.raises(InputError, match='has no folders; it should have one for each class'):
@@ -85,7 +87,7 @@ def test_folders(folders):
 
 @pytest.fixture
 def cifar(tmp_path):
-    """Two pictures of each class, in folders."""
+    """Two images of each class, in folders."""
     __import__('mmpretrain.datasets')
     names = DATASETS.build(dict(type='mmpretrain.CIFAR10', data_root='x', lazy_init=True)).CLASSES
     for split in ('train', 'val'):
@@ -116,7 +118,7 @@ def test_broken_cifar_folders_are_named(cifar):
     Image.new('RGB', (33, 32)).save(cifar / 'train/cat/1.png')
     with pytest.raises(InputError, match=r'cat/1\.png is 33x32 pixels'):
         build_cifar(cifar)
-    (cifar / 'train/cat/1.png').write_bytes(b'no picture')
+    (cifar / 'train/cat/1.png').write_bytes(b'no image')
     with pytest.raises(InputError, match=r'cat/1\.png cannot be read as an image'):
         build_cifar(cifar)
     shutil.rmtree(cifar / 'train/cat')

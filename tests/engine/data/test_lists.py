@@ -1,4 +1,4 @@
-"""Lists of pictures and clips: what is wrong in one is said with file and line."""
+"""Lists of images and clips: an error names file and line."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data import check_data
+from bnet_mm.engine.data.files import check_data
 from bnet_mm.errors import InputError
 
 VIDEOS = 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rgb.py'
@@ -40,11 +40,14 @@ def test_the_drawn_datasets_are_in_order(clips, voc, demo_cityscapes):
 @pytest.mark.parametrize(
     ('line', 'sentence'),
     [
-        ('Swing/v_Swing_g01_c01.avi', 'there is no label; a line is FILE LABEL'),
+        (
+            'Swing/v_Swing_g01_c01.avi',
+            '1 of 2 entries: a line is FILE LABEL, and the label may be missing',
+        ),
         ('Swing/v_Swing_g01_c01.avi Swing', "the label 'Swing' is not a number of a class"),
         ('Swing/v_Swing_g01_c01.avi -1', "the label '-1' is not a number of a class"),
         ('Swing/v_Swing_g01_c01.avi 101', 'label 101 is out of range: the 101 classes'),
-        ('Swing/a clip.avi 3', '3 entries where a line is FILE LABEL'),
+        ('Swing/a clip.avi 3', '3 entries: a line is FILE LABEL, with one label'),
         ('Swing/gone.avi 3', 'there is no file'),
         ('', 'line 2 is blank'),
     ],
@@ -76,22 +79,22 @@ def test_list_that_is_no_text(clips):
         check(VIDEOS, clips)
 
 
-def test_picture_and_mask_that_a_list_names_and_are_missing(voc):
+def test_images_and_masks_that_are_listed_and_missing(voc):
     listed = voc / 'ImageSets/Segmentation/val.txt'
     name = listed.read_text().splitlines()[1]
     (voc / f'SegmentationClass/{name}.png').unlink()
-    with pytest.raises(InputError, match=rf'val\.txt, line 2: there is no file .*{name}\.png'):
+    with pytest.raises(InputError, match=rf'val\.txt, line 2 .*: there is no file .*{name}\.png'):
         check(VOC, voc)
     (voc / f'JPEGImages/{name}.jpg').unlink()
-    with pytest.raises(InputError, match=rf'val\.txt, line 2: there is no file .*{name}\.jpg'):
+    with pytest.raises(InputError, match=rf'val\.txt, line 2 .*: there is no file .*{name}\.jpg'):
         check(VOC, voc)
 
 
-def test_folder_without_pictures_of_the_right_name(demo_cityscapes, tmp_path):
+def test_folder_without_images_of_the_right_name(demo_cityscapes, tmp_path):
     shutil.copytree(demo_cityscapes, tmp_path / 'city')
-    for picture in (tmp_path / 'city/leftImg8bit/val').rglob('*.png'):
-        picture.rename(picture.with_name(picture.name.replace('_leftImg8bit', '')))
-    with pytest.raises(InputError, match='no picture whose name ends in _leftImg8bit'):
+    for image in (tmp_path / 'city/leftImg8bit/val').rglob('*.png'):
+        image.rename(image.with_name(image.name.replace('_leftImg8bit', '')))
+    with pytest.raises(InputError, match='no image whose name ends in _leftImg8bit'):
         check(CITYSCAPES, tmp_path / 'city')
 
 
@@ -102,8 +105,8 @@ def frames(tmp_path):
         folder = tmp_path / f'ucf101/rawframes/{clip}'
         folder.mkdir(parents=True)
         for number in (1, 2, 3):
-            picture = cv2.UMat(16, 16, cv2.CV_8UC3).get()
-            cv2.imwrite(str(folder / f'img_{number:05d}.jpg'), picture)
+            image = cv2.UMat(16, 16, cv2.CV_8UC3).get()
+            cv2.imwrite(str(folder / f'img_{number:05d}.jpg'), image)
     for split in STAGES:
         path = tmp_path / f'ucf101/ucf101_{split}_split_1_rawframes.txt'
         path.write_text('a 3 0\nb 3 1\n')
@@ -113,13 +116,13 @@ def frames(tmp_path):
 @pytest.mark.parametrize(
     ('line', 'sentence'),
     [
-        ('a 3', 'the label may be missing'),
+        ('a 3', '2 of 3 entries: a line is FOLDER FRAMES LABEL'),
         ('a three 0', 'the number of frames is not a positive integer'),
         ('a 0 0', 'the number of frames is not a positive integer'),
         ('a 4 0', 'img_00004.jpg'),
         ('c 3 0', 'there is no folder'),
         ('a 3 500', 'label 500 is out of range'),
-        ('a 3 0 1', '2 labels where one is expected'),
+        ('a 3 0 1', '4 entries: a line is FOLDER FRAMES LABEL, with one label'),
     ],
 )
 def test_lines_of_a_list_of_frame_folders(line, sentence, frames):
@@ -138,7 +141,7 @@ def test_lines_of_a_list_with_first_frames(frames):
     for line, sentence in (
         ('a x 3 0', "the first frame 'x' is not a number; a line is FOLDER FIRST_FRAME"),
         ('a 0 x 0', 'the number of frames is not a positive integer; a line is FOLDER FIRST'),
-        ('a 3 0', '3 entries where a line is FOLDER FIRST_FRAME FRAMES LABEL'),
+        ('a 3 0', '3 of 4 entries: a line is FOLDER FIRST_FRAME FRAMES LABEL'),
     ):
         listed.write_text(f'{line}\n')
         with pytest.raises(InputError, match='line 1') as error:

@@ -1,4 +1,4 @@
-"""Why a run failed: the data are named where they are the cause, and nothing where they are not."""
+"""A failure is explained by the data where they are its cause, and not otherwise."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data import explain_failure
-from bnet_mm.engine.data.hook import _check_heads
+from bnet_mm.engine.data.failures import explain_failure
+from bnet_mm.engine.dataset_check import _check_heads
 from bnet_mm.errors import InputError
 
 STOCK = 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
@@ -61,17 +61,17 @@ def test_annotations_that_are_none(coco):
     assert "it has no list 'annotations'" in explain_failure(cfg, failure(cfg))
 
 
-def test_a_dataset_without_a_picture(coco):
+def test_a_dataset_without_an_image(coco):
     path = coco / 'annotations/instances_train2017.json'
     content = json.loads(path.read_text())
     cfg = config(coco, metainfo=dict(classes=('cell', 'dust')))
     sentence = explain_failure(cfg, failure(cfg))
-    assert 'train_dataloader.dataset: no picture is left' in sentence
+    assert 'train_dataloader.dataset: no image is left' in sentence
     assert 'the config asks for cell, dust; set train_dataloader.dataset.metainfo.cl' in sentence
     path.write_text(json.dumps(content | dict(images=[])))
     cfg = config(coco)
     assert explain_failure(cfg, failure(cfg)) == (
-        'a dataset has no picture; check its ann_file, data_prefix and filter_cfg'
+        'a dataset has no image; check its ann_file, data_prefix and filter_cfg'
     )
 
 

@@ -1,18 +1,18 @@
-"""Looks at the built datasets before the first step."""
+"""Checks built datasets before the first step: masks, clips, and classes of the heads."""
 
 import re
 
-from mmengine.dist import get_rank
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bnet_mm.engine.data.coco import explain_empty_dataset, explain_text_for_classes
+from bnet_mm.engine.data.files import explain_annotations, explain_classes
 from bnet_mm.engine.data.samples import find_bad_sample, leaves
 from bnet_mm.errors import InputError
 
-# Small datasets are looked at whole; a large one must not cost minutes at every start. What is left
-# out is named when it fails.
+# Small datasets are checked whole; a large one must not cost minutes at every start. A sample that
+# was not checked is named when it fails.
 SECONDS = 60
 HEADS = re.compile(r'\b(bbox_head|mask_head|decode_head|auxiliary_head|cls_head)(\.\d+)?$')
 
@@ -22,7 +22,7 @@ class DatasetCheckHook(Hook):
 
     Raises:
         InputError: a dataset is empty, a head has fewer classes than its dataset, a mask has an id
-            beyond the classes or another size than its picture, or a video does not decode.
+            beyond the classes or another size than its image, or a video does not decode.
     """
 
     priority = 'HIGH'
@@ -30,7 +30,7 @@ class DatasetCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         dataset = runner.train_loop.dataloader.dataset
         if hasattr(dataset, '__len__') and len(dataset) == 0:
-            raise InputError(explain_empty_dataset(runner.cfg))
+            raise InputError(explain_annotations(runner.cfg, empty=True))
         _check_heads(runner, getattr(dataset, 'metainfo', None) or {})
         _check_samples(runner, dataset)
         if runner.val_loop is not None:
@@ -41,15 +41,15 @@ class DatasetCheckHook(Hook):
 
 
 def _check_samples(runner: Runner, whole: object) -> None:
-    if get_rank() != 0:  # an error there ends the job
+    if not is_main_process():  # an error there ends the job
         return
     for dataset in leaves(whole):
-        sentence, looked = find_bad_sample(dataset, SECONDS)
+        sentence, checked = find_bad_sample(dataset, SECONDS)
         if sentence:
             raise InputError(f'{type(dataset).__name__}: {sentence}')
-        if looked < len(dataset):
+        if checked < len(dataset):
             runner.logger.info(
-                f'{type(dataset).__name__}: {looked} of {len(dataset)} samples were looked at in '
+                f'{type(dataset).__name__}: {checked} of {len(dataset)} samples were checked in '
                 f'{SECONDS} s and are in order; the others will be named if they fail'
             )
 
@@ -58,9 +58,9 @@ def _check_heads(runner: Runner, metainfo: dict) -> None:
     classes = metainfo.get('classes')
     if classes is None or 'stuff_classes' in metainfo:  # panoptic: each head has its share
         return
-    text = explain_text_for_classes(classes, 'the training dataset')
-    if text:
-        raise InputError(text)
+    problem = explain_classes(classes, 'the training dataset')
+    if problem:
+        raise InputError(problem)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     for name, module in model.named_modules():
         known = getattr(module, 'num_classes', None)
