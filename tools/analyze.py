@@ -19,13 +19,7 @@ from bnet_mm.analysis.learnt_kernels import analyze_kernels, enhances
 from bnet_mm.analysis.pairs import leading_pairs, pairs_of
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.analysis.tide import errors_of_files, errors_of_models
-from bnet_mm.engine.command_line import (
-    add_config_argument,
-    add_config_options,
-    exit_on_input_error,
-    parse_arguments,
-    positive,
-)
+from bnet_mm.engine.command_line import add_config_options, add_shape, parsed, positive
 from bnet_mm.errors import InputError
 from bnet_mm.reports import errors as error_sheets
 from bnet_mm.reports import kernels as kernel_sheets
@@ -108,7 +102,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     heat = commands.add_parser('heatmap', help='where BNET enhances (paper, figure 4)')
-    add_config_argument(heat)
+    heat.add_argument('config', help='config file')
     heat.add_argument('checkpoint', help='its trained weights')
     heat.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='pictures or videos')
     heat.add_argument('--layers', nargs='+', help='BNETs (default: the last one of each stage)')
@@ -161,19 +155,16 @@ def main() -> None:
     course.add_argument('--over', choices=['epochs', 'time'], default='epochs', help='the axis')
     course.set_defaults(run=curves)
 
-    args = parse_arguments(parser)
-    try:
-        with exit_on_input_error('analyze.py'):
+    with parsed(parser) as args:
+        try:
             args.run(args)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 def _add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument('--out', type=Path, default=folder, help=f'folder (default: {folder})')
-    parser.add_argument(
-        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='resize the pictures to this'
-    )
+    add_shape(parser, 'resize the pictures to this')
     parser.add_argument('--frames', type=positive, default=3, help='of a video (default: 3)')
     add_config_options(parser)
 

@@ -14,12 +14,7 @@ from rich.console import Console
 
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
-from bnet_mm.engine.command_line import (
-    add_config_options,
-    exit_on_input_error,
-    parse_arguments,
-    positive,
-)
+from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.reports.benchmark import as_json, as_markdown, as_rich, draw
@@ -45,25 +40,20 @@ def main() -> None:
     parser.add_argument('--formats', nargs='+', choices=layers.FORMATS, help='memory formats')
     parser.add_argument('--model', default='resnet50', help='torchvision classifier to train')
     parser.add_argument('--batch', type=positive, default=8, help='pictures of a training step')
-    parser.add_argument(
-        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='height and width of pictures'
-    )
+    add_shape(parser, 'height and width of pictures')
     parser.add_argument('--rounds', type=positive, default=9, help='times of each job')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32')
     parser.add_argument('--plot', metavar='FILE', help="draw the layers' cost")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument('--markdown', action='store_true', help='print Markdown tables')
-    output.add_argument('--json', action='store_true', help='print JSON')
+    add_format(parser)
     add_config_options(parser)
-    args = parse_arguments(parser)
-    parts = args.only or ['layers', 'training', *(['inference'] if args.config else [])]
-    if ('inference' in parts) != bool(args.config):
-        parser.error('inference and --config go together')
-    if args.plot and 'layers' not in parts:
-        parser.error('--plot draws layers: add layers to --only')
-    formats = tuple(args.formats or layers.FORMATS)
-    with exit_on_input_error('benchmark.py'):
+    with parsed(parser) as args:
+        parts = args.only or ['layers', 'training', *(['inference'] if args.config else [])]
+        if ('inference' in parts) != bool(args.config):
+            parser.error('inference and --config go together')
+        if args.plot and 'layers' not in parts:
+            parser.error('--plot draws layers: add layers to --only')
+        formats = tuple(args.formats or layers.FORMATS)
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             raise InputError('torch finds no CUDA device here: say --device cpu')
         machine = describe(args.device)
@@ -84,9 +74,8 @@ def main() -> None:
         if 'inference' in parts:
             _progress(f'inference of {args.config}')
             cfg = load_config(args.config, args.cfg_options)
-            shape = tuple(args.shape) if args.shape else None
             of_models += models.inference(
-                cfg, Path(args.config).stem, sizes, shape, formats, args.rounds, args.device
+                cfg, Path(args.config).stem, sizes, args.shape, formats, args.rounds, args.device
             )
         if args.plot:
             draw(of_layers, args.plot, _title(machine))

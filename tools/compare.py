@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bnet_mm.analysis.comparison import compare, group_runs
 from bnet_mm.analysis.runs import read_run
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import parsed
 from bnet_mm.reports.comparison import as_json, as_rich
 from bnet_mm.reports.curves import plot_curves
 
@@ -26,8 +26,7 @@ def main() -> None:
     parser.add_argument('--plot', type=Path, metavar='FILE', help='curves as .png, .pdf or .svg')
     parser.add_argument('--metric', help='what to draw beside the loss (default: the main metric)')
     parser.add_argument('--json', action='store_true', help='print JSON')
-    args = parser.parse_args()
-    with exit_on_input_error('compare.py'):
+    with parsed(parser) as args:
         groups = group_runs([read_run(run) for run in args.runs])
         table = compare(groups, CONFIGS)
         if args.plot:

@@ -10,12 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bnet_mm.analysis.complexity import config_costs, paper_costs
-from bnet_mm.engine.command_line import (
-    add_config_options,
-    exit_on_input_error,
-    parse_arguments,
-    positive,
-)
+from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed
 from bnet_mm.reports.costs import as_json, as_markdown, as_rich
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
@@ -27,22 +22,16 @@ def main() -> None:
     parser.add_argument(
         '--paper', action='store_true', help="every cost column of the paper's tables beside ours"
     )
-    parser.add_argument(
-        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='height and width of the input'
-    )
+    add_shape(parser, 'height and width of the input')
     add_config_options(parser)
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument('--markdown', action='store_true', help='print a Markdown table')
-    output.add_argument('--json', action='store_true', help='print JSON')
-    args = parse_arguments(parser)
-    if bool(args.configs) == args.paper:
-        parser.error("name config files, or --paper for the paper's tables")
-    with exit_on_input_error('complexity.py'):
+    add_format(parser)
+    with parsed(parser) as args:
+        if bool(args.configs) == args.paper:
+            parser.error("name config files, or --paper for the paper's tables")
         if args.paper:
             rows = list(paper_costs(CONFIGS))
         else:
-            shape = tuple(args.shape) if args.shape else None
-            rows = [config_costs(path, shape, args.cfg_options) for path in args.configs]
+            rows = [config_costs(path, args.shape, args.cfg_options) for path in args.configs]
     if args.json:
         print(as_json(rows))
     elif args.markdown:

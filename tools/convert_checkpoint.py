@@ -19,7 +19,7 @@ from bnet_mm.checkpoint import (
     write_checkpoint,
 )
 from bnet_mm.checkpoint.conversion import DESTINATIONS, SOURCES
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import parsed
 from bnet_mm.errors import InputError
 from bnet_mm.reports.checkpoints import conversion_tables, use_it, verification_table
 
@@ -53,9 +53,8 @@ def main() -> None:
     parser.add_argument('--strict', action='store_true', help='refuse unexplained entries')
     parser.add_argument('--dry-run', action='store_true', help='report, and write nothing')
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
-    args = parser.parse_args()
-    console = Console(soft_wrap=True, highlight=False)
-    with exit_on_input_error(PROGRAM):
+    with parsed(parser) as args:
+        console = Console(soft_wrap=True, highlight=False)
         if not args.dry_run:
             check_target(args.target, args.force)
         contents = contents_of(read_checkpoint(args.source))

@@ -4,14 +4,13 @@ import argparse
 from pathlib import Path
 
 from bnet_mm.demo.job import run_demo
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import parsed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Train, evaluate and show a small detector.')
     parser.add_argument('--work-dir', default='work_dirs/demo')
-    args = parser.parse_args()
-    with exit_on_input_error('demo.py'):
+    with parsed(parser) as args:
         run_demo(Path(__file__).resolve().parent.parent, args.work_dir)
 
 

@@ -4,42 +4,29 @@ tools/deploy.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth detector.pt
 tools/deploy.py pspnet.py iter_40000.pth segmentor.pth --shape 512 1024 --image street.png
 """
 
-import argparse
-
 from rich.console import Console
 
 from bnet_mm.deploy.deployment import deploy
-from bnet_mm.engine.command_line import (
-    add_config_argument,
-    add_config_options,
-    exit_on_input_error,
-    parse_arguments,
-    positive,
-)
+from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config
 from bnet_mm.reports.deployment import as_rich
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Fold a model for inference.')
-    add_config_argument(parser)
+    parser = config_parser('Fold a model for inference.')
     parser.add_argument('checkpoint', help='its trained weights')
     parser.add_argument('out', help='.pth, .pt or .safetensors file')
-    parser.add_argument(
-        '--shape', nargs=2, type=positive, metavar=('H', 'W'), help='size of what it is checked on'
-    )
+    add_shape(parser, 'size of what it is checked on')
     parser.add_argument('--image', help='a picture to check it on, beside random values')
     parser.add_argument('--device', default='cpu', help='where it is checked (default: cpu)')
     parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
-    add_config_options(parser)
-    args = parse_arguments(parser)
-    console = Console(soft_wrap=True, highlight=False)
-    with exit_on_input_error('deploy.py'):
+    with parsed(parser) as args:
+        console = Console(soft_wrap=True, highlight=False)
         fusion = deploy(
             load_config(args.config, args.cfg_options),
             args.checkpoint,
             args.out,
-            tuple(args.shape) if args.shape else None,
+            args.shape,
             args.image,
             args.device,
             args.force,

@@ -4,29 +4,19 @@ tools/doctor.py configs/faster_rcnn_r50_bnet5_fpn_1x.py
 tools/doctor.py my_config.py work_dirs/my_config/epoch_12.pth --json
 """
 
-import argparse
-
 from rich.console import Console
 
 from bnet_mm.analysis.doctor import examine
-from bnet_mm.engine.command_line import (
-    add_config_argument,
-    add_config_options,
-    exit_on_input_error,
-    parse_arguments,
-)
+from bnet_mm.engine.command_line import config_parser, parsed
 from bnet_mm.engine.config import load_config
 from bnet_mm.reports.doctor import as_json, as_rich
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Examine the norms of a model.')
-    add_config_argument(parser)
+    parser = config_parser('Examine the norms of a model.')
     parser.add_argument('checkpoint', nargs='?', help='weights to load first')
     parser.add_argument('--json', action='store_true', help='print JSON')
-    add_config_options(parser)
-    args = parse_arguments(parser)
-    with exit_on_input_error('doctor.py'):
+    with parsed(parser) as args:
         examination = examine(load_config(args.config, args.cfg_options), args.checkpoint)
     if args.json:
         print(as_json(examination))

@@ -14,7 +14,7 @@ from bnet_mm.demo import (
     write_ucf101,
     write_voc,
 )
-from bnet_mm.engine.command_line import exit_on_input_error, positive
+from bnet_mm.engine.command_line import parsed, positive
 
 # What to call, and the dataset's place below --out in the stock configs.
 LAYOUTS = {
@@ -35,13 +35,11 @@ def main() -> None:
     parser.add_argument('--train', type=positive, help='training pictures or clips')
     parser.add_argument('--val', type=positive, help='validation pictures or clips')
     parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args()
-    counts = {key: getattr(args, key) for key in ('train', 'val') if getattr(args, key) is not None}
-    for layout in LAYOUTS if args.layout == 'all' else [args.layout]:
-        write, place = LAYOUTS[layout]
-        with exit_on_input_error('make_demo_data.py'):
-            folder = write(Path(args.out) / place, **counts, seed=args.seed)
-        print(folder)
+    with parsed(parser) as args:
+        counts = {key: getattr(args, key) for key in ('train', 'val') if getattr(args, key)}
+        for layout in LAYOUTS if args.layout == 'all' else [args.layout]:
+            write, place = LAYOUTS[layout]
+            print(write(Path(args.out) / place, **counts, seed=args.seed))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ tools/publish_model.py work_dirs/faster_rcnn_r50_bnet5_fpn_1x/epoch_12.pth faste
 import argparse
 
 from bnet_mm.checkpoint import publish
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import parsed
 from bnet_mm.reports.checkpoints import dropped_lines
 
 
@@ -15,8 +15,7 @@ def main() -> None:
     parser.add_argument('source', metavar='SRC', help='checkpoint of a training')
     parser.add_argument('target', metavar='DST', help='the hash goes before its suffix')
     parser.add_argument('--force', action='store_true', help='replace the file if it exists')
-    args = parser.parse_args()
-    with exit_on_input_error('publish_model.py'):
+    with parsed(parser) as args:
         path, dropped = publish(args.source, args.target, args.force)
     for line in dropped_lines('left out', dropped):
         print(line)

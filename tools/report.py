@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bnet_mm.engine.command_line import exit_on_input_error
+from bnet_mm.engine.command_line import parsed
 from bnet_mm.reports.page import SECTIONS, write_report
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
@@ -29,15 +29,14 @@ def main() -> None:
         '--parts', type=Path, metavar='FOLDER',
         help='of results that are kept, to go on from (default: <out>.parts)',
     )  # fmt: skip
-    args = parser.parse_args()
-    folder = args.parts or args.out.parent / f'{args.out.name}.parts'
-    try:
-        with exit_on_input_error('report.py'):
+    with parsed(parser) as args:
+        folder = args.parts or args.out.parent / f'{args.out.name}.parts'
+        try:
             write_report(args.runs, args.out, CONFIGS, folder, args.images, args.skip, _say)
-    except KeyboardInterrupt:
-        _say(f'interrupted; the same command goes on with what is kept in {folder}')
-        sys.exit(130)
-    print(args.out)
+        except KeyboardInterrupt:
+            _say(f'interrupted; the same command goes on with what is kept in {folder}')
+            sys.exit(130)
+        print(args.out)
 
 
 def _say(text: str) -> None:

@@ -3,37 +3,24 @@
 tools/test.py configs/faster_rcnn_r50_bnet5_fpn_1x.py work_dirs/r50_bnet5/epoch_12.pth
 """
 
-import argparse
-
-from bnet_mm.engine.command_line import (
-    add_config_argument,
-    add_run_arguments,
-    exit_on_input_error,
-    parse_run_arguments,
-)
+from bnet_mm.engine.command_line import add_run_arguments, config_parser, parsed
 from bnet_mm.engine.config import load_config, set_drawing, set_run_options
 from bnet_mm.engine.launch import test
 from bnet_mm.engine.processes import cpu_processes
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
-    add_config_argument(parser)
+def main() -> None:
+    parser = config_parser('Evaluate a checkpoint.')
     parser.add_argument('checkpoint', help='file or URL of the weights')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument(
-        '--show-dir', help='write painted pictures here, below <work dir>/<time stamp>'
+        '--show-dir', help='write images with predictions here, below <work dir>/<time stamp>'
     )
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays open')
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
     add_run_arguments(parser)
-    return parse_run_arguments(parser)
-
-
-def main() -> None:
-    args = parse_args()
-    with exit_on_input_error('test.py'):
+    with parsed(parser) as args:
         cfg = load_config(args.config, args.cfg_options)
         set_run_options(
             cfg, config_path=args.config, work_dir=args.work_dir, launcher=args.launcher

@@ -3,27 +3,19 @@
 tools/train.py configs/faster_rcnn_r50_bnet5_fpn_1x.py --work-dir work_dirs/r50_bnet5
 """
 
-import argparse
-
-from bnet_mm.engine.command_line import (
-    add_config_argument,
-    add_run_arguments,
-    exit_on_input_error,
-    parse_run_arguments,
-)
+from bnet_mm.engine.command_line import add_run_arguments, config_parser, parsed
 from bnet_mm.engine.config import load_config, set_run_options
 from bnet_mm.engine.launch import train
 from bnet_mm.engine.processes import cpu_processes
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train a model from its config.')
-    add_config_argument(parser)
+def main() -> None:
+    parser = config_parser('Train a model from its config.')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint; without a path, from the last one in the work dir',
+        help='resume from this checkpoint; without a path, from the last one in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
@@ -34,12 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate while training')
     parser.add_argument('--seed', type=int, help='random seed (default: a random one, logged)')
     add_run_arguments(parser)
-    return parse_run_arguments(parser)
-
-
-def main() -> None:
-    args = parse_args()
-    with exit_on_input_error('train.py'):
+    with parsed(parser) as args:
         cfg = load_config(args.config, args.cfg_options)
         set_run_options(
             cfg,

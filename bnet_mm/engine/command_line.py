@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -55,11 +54,10 @@ def add_shape(parser: argparse.ArgumentParser, help: str) -> None:
     )
 
 
-def add_format(parser: argparse.ArgumentParser, markdown: bool = True) -> None:
-    """Adds `--json` and `--markdown`, of which a command line takes one."""
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Adds `--markdown` and `--json`, of which a command line takes one."""
     formats = parser.add_mutually_exclusive_group()
-    if markdown:
-        formats.add_argument('--markdown', action='store_true', help='print Markdown')
+    formats.add_argument('--markdown', action='store_true', help='print Markdown tables')
     formats.add_argument('--json', action='store_true', help='print JSON')
 
 
@@ -69,30 +67,16 @@ def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
 
     That is an InputError, or an option that is not KEY=VALUE: one sentence and exit code 2.
     """
-    args = parse_arguments(parser)
-    with exit_on_input_error(parser.prog):
-        yield args
-
-
-def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line; ends it with a sentence where an option is not KEY=VALUE."""
     try:
         args = parser.parse_args()
     except ValueError as error:  # DictAction's
         parser.error(f'--cfg-options takes KEY=VALUE pairs: {error}')
     if 'local_rank' in args:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))  # for torch.distributed
-    return args
-
-
-@contextmanager
-def exit_on_input_error(program: str) -> Iterator[None]:
-    """Ends a command line with the sentence of an InputError and exit code 2."""
     try:
-        yield
+        yield args
     except InputError as error:
-        print(f'{program}: error: {error}', file=sys.stderr)
-        sys.exit(2)
+        parser.exit(2, f'{parser.prog}: error: {error}\n')
 
 
 class _Tuple(argparse.Action):

@@ -1,4 +1,4 @@
-"""Logs at the start of a training its norms, what of them trains, and where the weights are from."""
+"""Logs the norms of a model, what of them trains, and the source of the weights."""
 
 from collections import Counter
 

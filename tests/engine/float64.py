@@ -13,7 +13,7 @@ torch.set_default_dtype(torch.float64)
 
 @HOOKS.register_module()
 class Float64InputHook(Hook):
-    """Hands the backbone its pictures in float64; preprocessors make float32 of them."""
+    """Hands the backbone its inputs in float64; preprocessors make float32 of them."""
 
     def before_run(self, runner):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

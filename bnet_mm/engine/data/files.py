@@ -61,9 +61,9 @@ def datasets(cfg: Config, stage: str) -> Iterator[tuple[dict, str]]:
     loader = f'{stage}_dataloader'
     inside = re.compile(rf'{loader}(\.datasets?|\.\d+)*')
     for where, node in walk(cfg.get(loader), loader):
-        if isinstance(node, dict) and not {'dataset', 'datasets'} & node.keys():
-            if inside.fullmatch(where):
-                yield node, where
+        leaf = isinstance(node, dict) and not {'dataset', 'datasets'} & node.keys()
+        if leaf and inside.fullmatch(where):
+            yield node, where
 
 
 def annotation_file(dataset: dict) -> Path | None:
@@ -317,14 +317,13 @@ def _check_class_folders(
             f'{where}: {folder} has no folders; it should have one for each class, with images'
         )
     if names is not None and len(names) != len(found):
-        stage = where.partition('_')[0]
+        stage, shown = where.partition('_')[0], ','.join(map(repr, found[:3]))
         raise InputError(
             f'{where}: {folder} has {len(found)} folders, and the dataset {len(names)} classes. To '
             f'train on these {len(found)} as classes of their own, name them in all datasets '
-            f'(--cfg-options "{stage}_dataloader.dataset.metainfo.classes='
-            f'({",".join(map(repr, found[:3]))},...)") and set model.head.num_classes={len(found)}; '
-            f'to keep the {len(names)} classes, list files and labels in '
-            f'{folder.parent / "meta" / folder.name}.txt'
+            f'(--cfg-options "{stage}_dataloader.dataset.metainfo.classes=({shown},...)") and set '
+            f'model.head.num_classes={len(found)}; to keep the {len(names)} classes, list '
+            f'files and labels in {folder.parent / "meta" / folder.name}.txt'
         )
     if head is not None and head < len(found):
         raise InputError(

@@ -76,9 +76,7 @@ def test_folders(folders):
     with pytest.raises(InputError, match='n02708093 is empty'):
         check(folders, named(TEN))
     shutil.rmtree(folders / 'val')
-    with pytest.raises(
-        InputError, match=r'there is nothing at .*val;.*make_demo_data\.py imagenet'
-    ):
+    with pytest.raises(InputError, match=r'nothing at .*val;.*make_demo_data\.py imagenet'):
         check(folders, named(TEN))
     (folders / 'val').mkdir()
     with pytest.raises(InputError, match='has no folders; it should have one for each class'):

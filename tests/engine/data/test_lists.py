@@ -42,7 +42,7 @@ def test_the_drawn_datasets_are_in_order(clips, voc, demo_cityscapes):
     [
         (
             'Swing/v_Swing_g01_c01.avi',
-            '1 of 2 entries: a line is FILE LABEL, and the label may be missing',
+            '1 of 2 entries: a line is FILE LABEL, and the label',
         ),
         ('Swing/v_Swing_g01_c01.avi Swing', "the label 'Swing' is not a number of a class"),
         ('Swing/v_Swing_g01_c01.avi -1', "the label '-1' is not a number of a class"),
