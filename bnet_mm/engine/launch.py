@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine import checkpoint_hook  # noqa: F401  (registered in place of mmengine's)
 from bnet_mm.engine.data.failures import explain_failure
+from bnet_mm.engine.data.files import datasets
 from bnet_mm.engine.dataset_check import DatasetCheckHook
 from bnet_mm.engine.inputs import check_inputs, weight_sources
 from bnet_mm.engine.repeatable import RepeatableHook
@@ -114,9 +115,7 @@ def _set_tta(cfg: Config) -> None:
             type='DetTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
-        dataset = cfg.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
+        dataset, _ = next(datasets(cfg, 'test'))
         cfg.tta_pipeline = deepcopy(dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         pack = deepcopy(cfg.tta_pipeline[-1])
