@@ -82,7 +82,7 @@ def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
         'bnet_mm/.mim/tools/train.py',
         'bnet_mm/.mim/tools/dist_train.sh',
         'bnet_mm/.mim/model-index.yml',
-        'bnet_mm/demo/objects.py',
+        'bnet_mm/demo/layouts.py',
     ):
         assert name in names
     assert not any(name.startswith('tests') for name in names)

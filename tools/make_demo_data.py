@@ -32,8 +32,8 @@ def main() -> None:
         'layout', choices=[*LAYOUTS, 'all'], help='the dataset whose layout to write'
     )
     parser.add_argument('--out', default='data', help='parent folder (default: data)')
-    parser.add_argument('--train', type=positive, help='training pictures or clips')
-    parser.add_argument('--val', type=positive, help='validation pictures or clips')
+    parser.add_argument('--train', type=positive, help='training images or clips')
+    parser.add_argument('--val', type=positive, help='validation images or clips')
     parser.add_argument('--seed', type=int, default=0)
     with parsed(parser) as args:
         counts = {key: getattr(args, key) for key in ('train', 'val') if getattr(args, key)}

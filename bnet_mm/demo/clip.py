@@ -1,129 +1,89 @@
 """Draws short clips of a person doing something."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from bnet_mm.demo.texture import background, camera
-
-
-@dataclass
-class Person:
-    """A stick person's look: `size` in pixels from head to foot, colours BGR in [0, 1]."""
-
-    size: float
-    skin: tuple[float, ...]
-    shirt: tuple[float, ...]
-    trousers: tuple[float, ...]
-
-
-# Draws an action on a `(H, W, 3)` float32 picture: the person, where the hip is (x, y) and the
-# phase of the movement in turns.
-Action = Callable[[np.ndarray, Person, np.ndarray, float], None]
+from bnet_mm.demo.things import Stroke, Thing, circle, disc, line, paint, pick_colors
 
 
 def draw_clip(
-    rng: np.random.Generator, action: Action, frames: int, height: int, width: int
+    rng: np.random.Generator, action: str, frames: int, height: int, width: int
 ) -> Iterator[np.ndarray]:
-    """Yields `frames` pictures, each `(height, width, 3)` uint8 BGR, of an action that goes on."""
-    place = background(rng, height, width)
-    person = Person(
-        size=height * rng.uniform(0.45, 0.7),
-        skin=tuple(rng.uniform((0.3, 0.4, 0.55), (0.6, 0.7, 0.9))),
-        shirt=tuple(rng.uniform(0.1, 1, 3)),
-        trousers=tuple(rng.uniform(0.05, 0.5, 3)),
-    )
+    """Yields the frames of an action of `ACTIONS`, each `(height, width, 3)` uint8 BGR."""
+    place = np.clip(255 * background(rng, height, width), 0, 255).astype(np.uint8)
+    colors = pick_colors(rng)
+    size = height * rng.uniform(0.45, 0.7)
     hip = np.array([width * rng.uniform(0.3, 0.7), height * rng.uniform(0.52, 0.6)])
     drift = rng.normal(0, 0.3, 2)
-    phase, pace = rng.random(), rng.uniform(0.02, 0.045)
-    grain = np.random.default_rng(rng.integers(2**32))
+    turn, pace = 2 * np.pi * rng.random(), 2 * np.pi * rng.uniform(0.02, 0.045)
     for frame in range(frames):
-        picture = place.copy()
-        action(picture, person, hip + drift * frame, phase + pace * frame)
-        yield camera(grain, picture)
+        image = place.copy()
+        thing = ACTIONS[action](turn + pace * frame)
+        paint(image, thing, colors, size, hip + drift * frame)
+        yield camera(rng, image / 255)
 
 
-def _limb(picture: np.ndarray, points: list, width: float, color: tuple[float, ...]) -> None:
-    points = np.round(np.array(points)).astype(np.int32)
-    cv2.polylines(picture, [points], False, color, max(1, round(width)), cv2.LINE_AA)
+def _body(arms: list, legs: list, hip: tuple[float, float] = (0, 0)) -> Thing:
+    """Returns a person of height 1; a limb is the angles of its two parts from straight down."""
+    x, y = hip
+    neck = (x, y - 0.33)
+
+    def limb(color: str, width: float, start: tuple, part: float, angles: tuple) -> Stroke:
+        steps = [(part * np.sin(angle), part * np.cos(angle)) for angle in angles]
+        return line(color, width, *np.cumsum([start, *steps], axis=0))
+
+    return [
+        *(limb('trousers', 0.07, hip, 0.24, angles) for angles in legs),
+        line('shirt', 0.13, hip, neck),
+        *(limb('skin', 0.05, neck, 0.18, angles) for angles in arms),
+        disc('skin', x, y - 0.45, 0.09),
+    ]
 
 
-def _body(picture: np.ndarray, who: Person, hip: np.ndarray, arms: list, legs: list) -> None:
-    """Draws a person; a limb is the angles of its two parts, in radians from straight down."""
-    s = who.size
-    neck = hip - (0, 0.33 * s)
-    for angles in legs:
-        knee = hip + 0.24 * s * _direction(angles[0])
-        _limb(picture, [hip, knee, knee + 0.24 * s * _direction(angles[1])], 0.07 * s, who.trousers)
-    _limb(picture, [hip, neck], 0.13 * s, who.shirt)
-    for angles in arms:
-        elbow = neck + 0.18 * s * _direction(angles[0])
-        _limb(picture, [neck, elbow, elbow + 0.18 * s * _direction(angles[1])], 0.05 * s, who.skin)
-    head = np.round(neck - (0, 0.12 * s)).astype(int)
-    cv2.circle(picture, head.tolist(), round(0.09 * s), who.skin, -1, cv2.LINE_AA)
-
-
-def _direction(angle: float) -> np.ndarray:
-    return np.array([np.sin(angle), np.cos(angle)])
-
-
-def _ball(picture: np.ndarray, at: np.ndarray, radius: float, color: tuple[float, ...]) -> None:
-    center = np.round(at).astype(int).tolist()
-    cv2.circle(picture, center, max(2, round(radius)), color, -1, cv2.LINE_AA)
-
-
-def _jumping_jack(picture: np.ndarray, who: Person, hip: np.ndarray, phase: float) -> None:
-    spread = 0.5 - 0.5 * np.cos(2 * np.pi * phase)
+def _jumping_jack(turn: float) -> Thing:
+    spread = 0.5 - 0.5 * np.cos(turn)
     arm, leg = 0.2 + 2.5 * spread, 0.05 + 0.55 * spread
-    hip = hip - (0, 0.06 * who.size * abs(np.sin(2 * np.pi * phase)))
-    _body(picture, who, hip, [(arm, arm), (-arm, -arm)], [(leg, leg), (-leg, -leg)])
+    up = (0, -0.06 * abs(np.sin(turn)))
+    return _body([(arm, arm), (-arm, -arm)], [(leg, leg), (-leg, -leg)], up)
 
 
-def _hula_hoop(picture: np.ndarray, who: Person, hip: np.ndarray, phase: float) -> None:
-    turn = 2 * np.pi * phase
-    center = hip + 0.09 * who.size * np.array([np.cos(turn), 0.3 * np.sin(turn)])
-    axes = (round(0.42 * who.size), round(0.1 * who.size))
-    place, tilt = np.round(center).astype(int).tolist(), 8 * np.sin(turn)
-    hoop = (who.shirt[2], who.shirt[0], who.shirt[1])
-    # The far half of the hoop is behind the person.
-    cv2.ellipse(picture, place, axes, tilt, 180, 360, hoop, 4, cv2.LINE_AA)
-    sway = hip + (0.05 * who.size * np.cos(turn + 1), 0)
-    _body(picture, who, sway, [(1.6, 2.6), (-1.6, -2.6)], [(0.12, 0.0), (-0.12, 0.0)])
-    cv2.ellipse(picture, place, axes, tilt, 0, 180, hoop, 4, cv2.LINE_AA)
-
-
-def _juggling(picture: np.ndarray, who: Person, hip: np.ndarray, phase: float) -> None:
-    lift = 0.25 * np.sin(4 * np.pi * phase)
-    _body(
-        picture, who, hip, [(0.35, 1.5 + lift), (-0.35, -1.5 + lift)], [(0.1, 0.05), (-0.1, -0.05)]
+def _hula_hoop(turn: float) -> Thing:
+    center = (0.09 * np.cos(turn), 0.03 * np.sin(turn))
+    tilt = np.array([[1, 0.14 * np.sin(turn)], [0, 1]])
+    near, far = (
+        line('paint', 0.03, *(circle(20, 0, np.pi * 1.05) * (0.42, side * 0.1) @ tilt + center))
+        for side in (1, -1)
     )
-    colors = ((0.15, 0.15, 0.9), (0.15, 0.8, 0.9), (0.85, 0.4, 0.15))
-    for i, color in enumerate(colors):
-        t = 2 * ((phase + i / 3) % 1) - 1
-        arch = hip + who.size * np.array([0.28 * np.sin(np.pi * t), -0.25 - 0.55 * (1 - t * t)])
-        _ball(picture, arch, 0.05 * who.size, color)
+    sway = (0.05 * np.cos(turn + 1), 0)
+    body = _body([(1.6, 2.6), (-1.6, -2.6)], [(0.12, 0.0), (-0.12, 0.0)], sway)
+    return [far, *body, near]
 
 
-def _swing(picture: np.ndarray, who: Person, hip: np.ndarray, phase: float) -> None:
-    angle = 0.7 * np.sin(2 * np.pi * phase)
-    rope = 0.75 * who.size
-    beam = hip - (0, rope)
-    seat = beam + rope * np.array([np.sin(angle), np.cos(angle)])
-    frame = (0.25, 0.3, 0.35)
-    for side in (-1, 1):
-        foot = beam + (side * 0.7 * who.size, 1.2 * who.size)
-        _limb(picture, [beam + (side * 0.3 * who.size, 0), foot], 0.05 * who.size, frame)
-    _limb(picture, [beam - (0.5 * who.size, 0), beam + (0.5 * who.size, 0)], 0.06 * who.size, frame)
-    for side in (-1, 1):
-        _limb(picture, [beam + (4 * side, 0), seat + (4 * side, 0)], 2, (0.8, 0.8, 0.8))
-    reach = 0.6 + 0.5 * np.sin(2 * np.pi * phase)
-    _body(picture, who, seat, [(2.2, 2.9), (2.4, 3.0)], [(1.4, reach), (1.3, reach)])
+def _juggling(turn: float) -> Thing:
+    lift = 0.25 * np.sin(2 * turn)
+    balls = []
+    for i, color in enumerate(('red', 'orange', 'paint')):
+        t = 2 * ((turn / (2 * np.pi) + i / 3) % 1) - 1
+        balls.append(disc(color, 0.28 * np.sin(np.pi * t), -0.25 - 0.55 * (1 - t * t), 0.05))
+    arms = [(0.35, 1.5 + lift), (-0.35, -1.5 + lift)]
+    return [*_body(arms, [(0.1, 0.05), (-0.1, -0.05)]), *balls]
 
 
-# Named as the UCF-101 classes they stand for.
-ACTIONS: dict[str, Action] = {
+def _swing(turn: float) -> Thing:
+    angle = 0.7 * np.sin(turn)
+    x, y = seat = (0.75 * np.sin(angle), 0.75 * np.cos(angle) - 0.75)
+    frame = [line('wood', 0.05, (side * 0.3, -0.75), (side * 0.7, 0.45)) for side in (-1, 1)]
+    ropes = [line('white', 0.015, (dx, -0.75), (x + dx, y)) for dx in (-0.03, 0.03)]
+    shin = 0.6 + 0.5 * np.sin(turn)
+    body = _body([(2.2, 2.9), (2.4, 3.0)], [(1.4, shin), (1.3, shin)], seat)
+    return [*frame, line('wood', 0.06, (-0.5, -0.75), (0.5, -0.75)), *ropes, *body]
+
+
+# Named as the UCF-101 classes they stand for: the person about the hip, in the person's heights,
+# at an angle of the movement.
+ACTIONS: dict[str, Callable[[float], Thing]] = {
     'HulaHoop': _hula_hoop,
     'JugglingBalls': _juggling,
     'JumpingJack': _jumping_jack,

@@ -16,13 +16,13 @@ def clouds(rng: np.random.Generator, height: int, width: int, octaves: int = 6) 
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Returns a `(height, width, 3)` float32 picture in [0, 1]: two blended materials, lit."""
+    """Returns a `(height, width, 3)` float32 image in [0, 1]: two blended materials, lit."""
     colors = rng.uniform(0.15, 0.85, (4, 3)).astype(np.float32)
     blend, first, second = (clouds(rng, height, width)[..., None] for _ in range(3))
     edge = np.clip((blend - 0.5) * rng.uniform(4, 12) + 0.5, 0, 1)
-    picture = edge * (colors[0] * first + colors[1] * (1 - first))
-    picture += (1 - edge) * (colors[2] * second + colors[3] * (1 - second))
-    return picture * light(rng, height, width)[..., None]
+    image = edge * (colors[0] * first + colors[1] * (1 - first))
+    image += (1 - edge) * (colors[2] * second + colors[3] * (1 - second))
+    return image * light(rng, height, width)[..., None]
 
 
 def light(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -32,8 +32,8 @@ def light(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return 1 + rng.uniform(0.05, 0.3) * (np.cos(angle) * x + np.sin(angle) * y)
 
 
-def camera(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """Returns the uint8 picture a camera would save: a little blur, noise, rounding."""
-    blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.9))
-    noisy = blurred + rng.normal(0, rng.uniform(0.005, 0.03), picture.shape)
+def camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Returns the uint8 image a camera would save: a little blur, noise, rounding."""
+    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.9))
+    noisy = blurred + rng.normal(0, rng.uniform(0.005, 0.03), image.shape)
     return np.clip(noisy * 255 + 0.5, 0, 255).astype(np.uint8)

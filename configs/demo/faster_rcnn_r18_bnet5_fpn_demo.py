@@ -13,7 +13,7 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=width),
         bbox_head=dict(in_channels=width, fc_out_channels=128),
     ),
-    # RoIAlign on a CPU takes half of a step with the stock 512 regions a picture.
+    # RoIAlign on a CPU takes half of a step with the stock 512 regions an image.
     train_cfg=dict(rcnn=dict(sampler=dict(num=128))),
 )
 
@@ -45,7 +45,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='MultiStepLR', begin=0, end=5, by_epoch=True, milestones=[4], gamma=0.1),
 ]
-# The base's rate is for 16 pictures a step; from scratch plain batch normalization diverges at it.
+# The base's rate is for 16 images a step; from scratch plain batch normalization diverges at it.
 optim_wrapper = dict(optimizer=dict(lr=0.01), clip_grad=dict(max_norm=35, norm_type=2))
 default_hooks = dict(logger=dict(interval=20))
 randomness = dict(seed=0)

@@ -1,4 +1,4 @@
-# The paper's ResNet-18, small enough for two CPU cores: smaller pictures, those that
+# The paper's ResNet-18, small enough for two CPU cores: smaller images, those that
 # `tools/make_demo_data.py imagenet --out data/demo` draws.
 _base_ = '../resnet18_bnet3_100e_in1k.py'
 

@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from bnet_mm.demo import write_coco
-from bnet_mm.demo.coco import CATEGORY_IDS, NAMES
+from bnet_mm.demo.names import COCO_IDS
 from bnet_mm.errors import InputError
 
 
@@ -27,9 +27,9 @@ def test_the_same_seed_draws_the_same_files(tmp_path):
 def test_categories_are_cocos():
     from mmdet.datasets import CocoDataset
 
-    assert tuple(NAMES) == CocoDataset.METAINFO['classes']
-    assert (CATEGORY_IDS['person'], CATEGORY_IDS['toothbrush']) == (1, 90)
-    assert CATEGORY_IDS['stop sign'] == 13
+    assert tuple(COCO_IDS) == CocoDataset.METAINFO['classes']
+    assert (COCO_IDS['person'], COCO_IDS['toothbrush']) == (1, 90)
+    assert COCO_IDS['stop sign'] == 13
 
 
 def test_boxes_areas_and_polygons_agree(demo_coco):
@@ -43,9 +43,9 @@ def test_boxes_areas_and_polygons_agree(demo_coco):
         assert x >= 0 and y >= 0 and x + w <= image['width'] and y + h <= image['height']
         assert mask.sum() == pytest.approx(annotation['area'], rel=0.25, abs=40)
         assert mask[y : y + h, x : x + w].sum() >= 0.95 * mask.sum()
-    picture = cv2.imread(str(demo_coco / 'train2017/000000000001.jpg'))
-    assert picture.shape[:2] == (coco.imgs[1]['height'], coco.imgs[1]['width'])
-    assert picture.std() > 10
+    image = cv2.imread(str(demo_coco / 'train2017/000000000001.jpg'))
+    assert image.shape[:2] == (coco.imgs[1]['height'], coco.imgs[1]['width'])
+    assert image.std() > 10
 
 
 def test_objects_hide_one_another(demo_coco):
@@ -84,7 +84,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
 
 
 def test_an_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr('bnet_mm.demo.coco._outline', lambda instance: 1 / 0)
+    monkeypatch.setattr('bnet_mm.demo.layouts._outline', lambda mask: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_coco(tmp_path / 'coco', 1, 1)
     assert list(tmp_path.iterdir()) == []

@@ -10,11 +10,8 @@ import pytest
 from PIL import Image
 
 from bnet_mm.demo import write_cityscapes, write_coco, write_imagenet, write_ucf101, write_voc
-from bnet_mm.demo.cityscapes import TRAIN_IDS
-from bnet_mm.demo.imagenet import CLASSES as IMAGENET_CLASSES
-from bnet_mm.demo.street import IDS, THINGS
-from bnet_mm.demo.ucf101 import CLASSES as UCF_CLASSES
-from bnet_mm.demo.voc import CLASSES as VOC_CLASSES
+from bnet_mm.demo.names import CITYSCAPES_TRAIN_IDS, IMAGENET, UCF101, VOC_IDS
+from bnet_mm.demo.street import COUNTED, IDS
 
 WRITERS = [write_cityscapes, write_coco, write_imagenet, write_ucf101, write_voc]
 
@@ -32,23 +29,25 @@ def test_the_same_seed_draws_the_same_files(write, tmp_path):
 
 
 def test_streets_have_cityscapes_names_sizes_and_ids(demo_cityscapes):
-    pictures = sorted((demo_cityscapes / 'leftImg8bit/train').rglob('*_leftImg8bit.png'))
-    assert len(pictures) == 4
+    images = sorted((demo_cityscapes / 'leftImg8bit/train').rglob('*_leftImg8bit.png'))
+    assert len(images) == 4
     seen = set()
-    for path in pictures:
-        picture = cv2.imread(str(path))
+    for path in images:
+        image = cv2.imread(str(path))
         name = path.name.replace('_leftImg8bit.png', '')
         folder = demo_cityscapes / 'gtFine/train' / path.parent.name
         ids, train_ids, instances = (
             cv2.imread(str(folder / f'{name}_gtFine_{kind}.png'), cv2.IMREAD_UNCHANGED)
             for kind in ('labelIds', 'labelTrainIds', 'instanceIds')
         )
-        assert picture.shape[:2] == ids.shape == train_ids.shape == instances.shape
+        assert image.shape[:2] == ids.shape == train_ids.shape == instances.shape
         assert instances.dtype == np.uint16
         seen |= set(np.unique(ids).tolist())
-        expected = [TRAIN_IDS.index(i) if i in TRAIN_IDS else 255 for i in range(256)]
+        expected = [
+            CITYSCAPES_TRAIN_IDS.index(i) if i in CITYSCAPES_TRAIN_IDS else 255 for i in range(256)
+        ]
         assert np.array_equal(train_ids, np.array(expected)[ids])
-        things = [IDS[name] for name in THINGS]
+        things = [IDS[name] for name in COUNTED]
         assert np.array_equal(np.where(instances >= 1000, instances // 1000, instances), ids)
         assert np.array_equal(instances >= 1000, np.isin(ids, things))
     assert {IDS['road'], IDS['sky'], IDS['building'], IDS['car']} <= seen <= set(IDS.values())
@@ -57,12 +56,11 @@ def test_streets_have_cityscapes_names_sizes_and_ids(demo_cityscapes):
 def test_classes_are_the_libraries(demo_cityscapes):
     from mmseg.datasets import CityscapesDataset, PascalVOCDataset
 
-    names = {train_id: name for name, i in IDS.items() if i in TRAIN_IDS
-             for train_id in [TRAIN_IDS.index(i)]}  # fmt: skip
+    trained = {name: i for name, i in IDS.items() if i in CITYSCAPES_TRAIN_IDS}
     classes = CityscapesDataset.METAINFO['classes']
-    assert {classes[i] for i in names} == set(names.values())
-    assert all(classes[i] == name for i, name in names.items())
-    assert PascalVOCDataset.METAINFO['classes'] == VOC_CLASSES
+    assert all(classes[CITYSCAPES_TRAIN_IDS.index(i)] == name for name, i in trained.items())
+    assert trained.keys() == IDS.keys() & set(classes)
+    assert all(PascalVOCDataset.METAINFO['classes'][i] == name for name, i in VOC_IDS.items())
 
 
 def test_voc_masks_agree_with_one_another_and_are_coloured_as_vocs(demo_voc):
@@ -87,11 +85,11 @@ def test_voc_masks_agree_with_one_another_and_are_coloured_as_vocs(demo_voc):
         assert colors[0].tolist() == palette[ids[ids % 255 > 0][0]]
     for name in counts['aug']:
         ids = np.array(Image.open(demo_voc / f'SegmentationClassAug/{name}.png'))
-        assert 0 < ids.max() < len(VOC_CLASSES)
+        assert ids.max() > 0 and set(np.unique(ids)) <= {0, *VOC_IDS.values()}
 
 
 def test_clips_are_videos_that_move_and_labels_are_ucfs(demo_ucf101):
-    assert len(UCF_CLASSES) == len(set(UCF_CLASSES)) == 101
+    assert len(UCF101) == len(set(UCF101)) == 101
     lines = (demo_ucf101 / 'annotations/classInd.txt').read_text().splitlines()
     assert (lines[0], lines[-1]) == ('1 ApplyEyeMakeup', '101 YoYo')
     listed = [
@@ -101,7 +99,7 @@ def test_clips_are_videos_that_move_and_labels_are_ucfs(demo_ucf101):
     ]
     assert len(listed) == len(dict(listed)) == 12
     for name, label in listed:
-        assert UCF_CLASSES[int(label)] == Path(name).parent.name
+        assert UCF101[int(label)] == Path(name).parent.name
         video = decord.VideoReader(str(demo_ucf101 / 'videos' / name))
         assert len(video) == 40
         first, later = video[0].asnumpy().astype(float), video[12].asnumpy().astype(float)
@@ -142,8 +140,8 @@ def test_tool_says_what_it_cannot_write(call_tool, tmp_path):
 def test_imagenets_lists_have_its_class_ids_in_the_order_of_its_folders(demo_imagenet):
     from mmpretrain.datasets import ImageNet
 
-    ids = [class_id for _, class_id, _ in IMAGENET_CLASSES]
-    names = [name for name, _, _ in IMAGENET_CLASSES]
+    ids = [class_id for _, class_id, _ in IMAGENET]
+    names = [name for name, _, _ in IMAGENET]
     assert names == sorted(names) and ids == sorted(ids)
     for split, count in (('train', 20), ('val', 10)):
         dataset = ImageNet(data_root=str(demo_imagenet), split=split)
