@@ -78,10 +78,14 @@ def draw_detections(
         [step for step in dataset.pipeline.transforms if 'Annotations' not in type(step).__name__]
     )
     with VISUALIZERS.switch_scope_and_registry(runner.cfg.default_scope) as registry:
-        visualizer = registry.build({**runner.cfg.visualizer, 'name': 'sheet', 'save_dir': None})
+        visualizer = registry.build(
+            {**runner.cfg.visualizer, 'name': 'sheet', 'vis_backends': None}
+        )
     visualizer.dataset_meta = dataset.metainfo
-    cells = np.full((-(-min(count, len(dataset)) // columns) * columns, CELL, CELL, 3), 255, 'u1')
-    for i in range(min(count, len(dataset))):
+    count = min(count, len(dataset))
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, CELL, CELL, 3), 255, np.uint8)
+    for i in range(count):
         image_path = dataset.get_data_info(i)['img_path']
         found = inference_detector(model, image_path, test_pipeline=pipeline)
         # Scaled first, so that boxes and names are drawn at the sheet's own resolution.
@@ -98,7 +102,7 @@ def draw_detections(
         height, width = image.shape[:2]
         top, left = (CELL - height) // 2, (CELL - width) // 2
         cells[i, top : top + height, left : left + width] = visualizer.get_image()
-    rows = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
+    sheet = cells.reshape(rows, columns, CELL, CELL, 3).swapaxes(1, 2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
+    cv2.imwrite(str(path), sheet.reshape(rows * CELL, columns * CELL, 3)[..., ::-1])
     return path
