@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='its trained weights')
     parser.add_argument('out', help='.pth, .pt or .safetensors file')
     add_shape(parser, 'size of what it is checked on')
-    parser.add_argument('--image', help='a picture to check it on, beside random values')
+    parser.add_argument('--image', help='an image to check it on, beside random values')
     parser.add_argument('--device', default='cpu', help='where it is checked (default: cpu)')
     parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
     with parsed(parser) as args:
