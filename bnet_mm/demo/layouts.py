@@ -26,8 +26,8 @@ FRAMES, FRAMES_PER_SECOND = 40, 25
 CLIPS_PER_GROUP = 4
 IGNORED = 255  # in masks: counts for no class
 
-# Writes the sample of that number below a folder, for a split, and returns what the split's list
-# says about it.
+# Takes a folder, a split and a number, writes that sample below the folder, and returns its entry
+# in the split's list.
 Sample = Callable[[Path, str, int], object]
 
 
@@ -175,7 +175,7 @@ def _write_splits(
     sample: Sample,
     write_list: Callable[[Path, str, list], None] = lambda part, split, samples: None,
 ) -> Path:
-    """Writes both splits; every sample has a number, from which alone (and `seed`) it follows."""
+    """Writes the samples of both splits, numbered throughout, and the list of each split."""
 
     def draw(part: Path) -> None:
         for split, numbers in (('train', range(train)), ('val', range(train, train + val))):

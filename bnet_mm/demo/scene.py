@@ -1,4 +1,4 @@
-"""Puts things into a scene, some behind others, and keeps what is visible of each."""
+"""Puts things into a scene, some behind others, and keeps the visible part of each."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def draw_scene(
 
     Returns:
         a `(height, width, 3)` uint8 BGR image, and the objects, the nearest one last: the name of
-        each and a `(height, width)` bool mask of what is visible of it.
+        each and a `(height, width)` bool mask of its visible part.
     """
     height, width = SIZES[rng.integers(len(SIZES))]
     while True:

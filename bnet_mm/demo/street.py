@@ -9,7 +9,7 @@ from bnet_mm.demo.things import (
     THINGS,
     Thing,
     box,
-    disc,
+    circle,
     fill,
     line,
     octagon,
@@ -18,19 +18,20 @@ from bnet_mm.demo.things import (
     pose,
 )
 
-# Cityscapes' ids of what is drawn.
+# Cityscapes' ids of the classes that are drawn.
 IDS = {
     'ego vehicle': 1, 'road': 7, 'sidewalk': 8, 'building': 11, 'pole': 17, 'traffic light': 19,
     'traffic sign': 20, 'vegetation': 21, 'terrain': 22, 'sky': 23, 'person': 24, 'car': 26,
     'bus': 28,
 }  # fmt: skip
-# What is counted as instances: height in image heights at the bottom edge, and how far to the
-# side it is.
+# Classes with instances: their height at the bottom edge and their range of distances from the
+# middle, both in image heights.
 COUNTED = {'person': (0.36, (1.0, 1.7)), 'car': (0.33, (0.1, 1.0)), 'bus': (0.63, (0.1, 1.0))}
 
+BONNET = [fill('dark', *circle(40) * (1.2, 0.07))]
 SIGN = [octagon('white', 1), octagon('sign', 0.8)]
 
-# A class, what is painted for it, pixels for a length of 1, and the pixel of its point (0, 0).
+# Its class, its strokes, pixels for a length of 1, and the pixel of its point (0, 0).
 Layer = tuple[str, Thing, float, np.ndarray]
 
 
@@ -50,7 +51,7 @@ def draw_street(
         *((name, thing, height, vanishing) for name, thing in _backdrop(rng, 1 - horizon)),
         *_roadside(rng, height, vanishing),
         *_traffic(rng, height, vanishing),
-        ('ego vehicle', [disc('dark', 0, 3.1, 3.14)], height, np.array([width / 2, height])),
+        ('ego vehicle', BONNET, height, np.array([width / 2, height])),
     ]:
         paint(image, thing, pick_colors(rng), scale, origin)
         label = IDS[name]
@@ -65,7 +66,7 @@ def draw_street(
 
 
 def _backdrop(rng: np.random.Generator, ground: float) -> Iterator[tuple[str, Thing]]:
-    """Yields what has no foot on the road, in image heights from the vanishing point."""
+    """Yields sky, houses and ground as strokes in image heights from the vanishing point."""
     yield 'sky', [box('sky', -3, -3, 3, 3)]
     left = -1.3
     while left < 1.3:
