@@ -11,8 +11,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from bnet_mm.analysis.comparison import group_runs
 from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import analyze_kernels, enhances
@@ -23,10 +21,10 @@ from bnet_mm.engine.command_line import add_config_options, add_shape, parsed, p
 from bnet_mm.errors import InputError
 from bnet_mm.reports import errors as error_sheets
 from bnet_mm.reports import kernels as kernel_sheets
-from bnet_mm.reports.attention import write_attention
 from bnet_mm.reports.curves import plot_curves
 from bnet_mm.reports.figures import check_figure
-from bnet_mm.reports.heatmaps import write_heat_maps
+from bnet_mm.reports.maps import Looking, write_attention, write_heat_maps
+from bnet_mm.reports.table import show
 
 PAIRS = 'CONFIG CHECKPOINT'
 
@@ -41,7 +39,8 @@ def heatmap(args: argparse.Namespace) -> None:
             f"enhance nothing: is it batch norm's, or not trained yet?",
             file=sys.stderr,
         )
-    for file in write_heat_maps(model, layers, args.images, args.out, args.shape, args.frames):
+    looking = Looking(layers, args.shape, args.frames)
+    for file in write_heat_maps(model, args.images, args.out, looking):
         print(file)
 
 
@@ -49,9 +48,8 @@ def attention(args: argparse.Namespace) -> None:
     pairs, images = leading_pairs(args.models, args.cfg_options)
     if not images:
         raise InputError('attention takes pairs of CONFIG and CHECKPOINT, and then pictures')
-    for file in write_attention(
-        pairs, images, args.out, args.layers, args.shape, args.frames, args.label
-    ):
+    looking = Looking(args.layers, args.shape, args.frames, args.label)
+    for file in write_attention(pairs, images, args.out, looking):
         print(file)
 
 
@@ -61,8 +59,7 @@ def kernels(args: argparse.Namespace) -> None:
     if args.json:
         print(kernel_sheets.as_json(found, fields))
     else:
-        for name, of_model in found.items():
-            Console().print(kernel_sheets.as_rich(name, of_model))
+        show(kernel_sheets.kernel_table(name, of_model) for name, of_model in found.items())
         for name, field in fields.items():
             print(f'effective receptive field of {name}: {field.size:.0f} pixels')
     kernel_sheets.draw_kernels(found, fields, args.out)
@@ -81,10 +78,7 @@ def errors(args: argparse.Namespace) -> None:
     if args.json:
         print(error_sheets.as_json(rows))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = 160  # a file has room
-        console.print(error_sheets.as_rich(rows))
+        show([error_sheets.error_table(rows)], file_width=160)
     error_sheets.draw_errors(rows, args.out)
     if not args.json:
         print(args.out)

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.reports.benchmark import as_json, as_markdown, as_rich, draw
+from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw
+from bnet_mm.reports.table import as_markdown, show
 
 PARTS = ('layers', 'training', 'inference')
 
@@ -81,15 +81,12 @@ def main() -> None:
             draw(of_layers, args.plot, _title(machine))
     if args.json:
         print(as_json(machine, of_layers, of_models))
-    elif args.markdown:
-        print(_title(machine), as_markdown(of_layers, of_models), sep='\n\n')
+        return
+    tables = benchmark_tables(of_layers, of_models)
+    if args.markdown:
+        print(_title(machine), *map(as_markdown, tables), sep='\n\n')
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = 200  # a file has room
-        console.print(_title(machine))
-        for table in as_rich(of_layers, of_models):
-            console.print(table)
+        show([_title(machine), *tables], file_width=200)
 
 
 def _title(machine: dict) -> str:

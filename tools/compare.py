@@ -7,13 +7,12 @@ tools/compare.py runs/bn_seed* runs/bnet3_seed*     # work dirs of one config co
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
-from bnet_mm.analysis.comparison import compare, group_runs
+from bnet_mm.analysis.comparison import compare, group_runs, papers_figures
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.engine.command_line import parsed
-from bnet_mm.reports.comparison import as_json, as_rich
+from bnet_mm.reports.comparison import as_json, comparison_table
 from bnet_mm.reports.curves import plot_curves
+from bnet_mm.reports.table import show
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 
@@ -34,7 +33,7 @@ def main() -> None:
     if args.json:
         print(as_json(table))
     else:
-        Console().print(as_rich(table))
+        show([comparison_table(table, papers_figures(CONFIGS))])
     if args.plot and not args.json:
         print(args.plot)
 

@@ -7,11 +7,10 @@ tools/complexity.py --paper --markdown
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from bnet_mm.analysis.complexity import config_costs, paper_costs
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed
-from bnet_mm.reports.costs import as_json, as_markdown, as_rich
+from bnet_mm.reports.costs import as_json, cost_table
+from bnet_mm.reports.table import as_markdown, show
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 
@@ -35,9 +34,9 @@ def main() -> None:
     if args.json:
         print(as_json(rows))
     elif args.markdown:
-        print(as_markdown(rows))
+        print(as_markdown(cost_table(rows, wide=True)))
     else:
-        Console().print(as_rich(rows))
+        show([cost_table(rows)])
 
 
 if __name__ == '__main__':

@@ -7,8 +7,6 @@ tools/convert_checkpoint.py resnet50-11ad3fa6.pth r50_bnet5.pth --k 5
 import argparse
 import sys
 
-from rich.console import Console
-
 from bnet_mm.checkpoint import (
     check_target,
     contents_of,
@@ -22,6 +20,7 @@ from bnet_mm.checkpoint.conversion import DESTINATIONS, SOURCES
 from bnet_mm.engine.command_line import parsed
 from bnet_mm.errors import InputError
 from bnet_mm.reports.checkpoints import conversion_tables, use_it, verification_table
+from bnet_mm.reports.table import show
 
 PROGRAM = 'convert_checkpoint.py'
 
@@ -54,13 +53,11 @@ def main() -> None:
     parser.add_argument('--dry-run', action='store_true', help='report, and write nothing')
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
     with parsed(parser) as args:
-        console = Console(soft_wrap=True, highlight=False)
         if not args.dry_run:
             check_target(args.target, args.force)
         contents = contents_of(read_checkpoint(args.source))
         conversion = convert(contents, args.to, args.what, args.k, args.layout)
-        for part in conversion_tables(conversion):
-            console.print(part)
+        show(conversion_tables(conversion))
         if args.strict and conversion.unexplained:
             raise InputError(
                 f'{args.source}: {len(conversion.unexplained)} entries are unexplained, and '
@@ -68,7 +65,7 @@ def main() -> None:
             )
         if args.verify:
             differences = verify(contents.state, conversion)
-            console.print(verification_table(differences))
+            show([verification_table(differences)])
             if not all(d.equal for d in differences):
                 print(
                     f'{PROGRAM}: the converted network is not equal to the source; nothing was '
@@ -82,8 +79,7 @@ def main() -> None:
         path = write_checkpoint(
             {'meta': meta, 'state_dict': conversion.state}, args.target, args.force
         )
-        console.print(f'wrote {path}')
-        console.print(use_it(conversion, path))
+        show([f'wrote {path}', use_it(conversion, path)])
 
 
 if __name__ == '__main__':

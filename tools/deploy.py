@@ -4,12 +4,11 @@ tools/deploy.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth detector.pt
 tools/deploy.py pspnet.py iter_40000.pth segmentor.pth --shape 512 1024 --image street.png
 """
 
-from rich.console import Console
-
 from bnet_mm.deploy.deployment import deploy
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config
-from bnet_mm.reports.deployment import as_rich
+from bnet_mm.reports.deployment import fusion_tables
+from bnet_mm.reports.table import show
 
 
 def main() -> None:
@@ -21,7 +20,6 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', help='where it is checked (default: cpu)')
     parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
     with parsed(parser) as args:
-        console = Console(soft_wrap=True, highlight=False)
         fusion = deploy(
             load_config(args.config, args.cfg_options),
             args.checkpoint,
@@ -31,9 +29,7 @@ def main() -> None:
             args.device,
             args.force,
         )
-        for part in as_rich(fusion):
-            console.print(part)
-        console.print(f'wrote {args.out}')
+        show([*fusion_tables(fusion), f'wrote {args.out}'])
 
 
 if __name__ == '__main__':

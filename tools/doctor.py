@@ -4,12 +4,11 @@ tools/doctor.py configs/faster_rcnn_r50_bnet5_fpn_1x.py
 tools/doctor.py my_config.py work_dirs/my_config/epoch_12.pth --json
 """
 
-from rich.console import Console
-
 from bnet_mm.analysis.doctor import examine
 from bnet_mm.engine.command_line import config_parser, parsed
 from bnet_mm.engine.config import load_config
-from bnet_mm.reports.doctor import as_json, as_rich
+from bnet_mm.reports.doctor import as_json, examination_tables
+from bnet_mm.reports.table import show
 
 
 def main() -> None:
@@ -20,10 +19,8 @@ def main() -> None:
         examination = examine(load_config(args.config, args.cfg_options), args.checkpoint)
     if args.json:
         print(as_json(examination))
-        return
-    console = Console(soft_wrap=True, highlight=False)
-    for part in as_rich(examination):
-        console.print(part)
+    else:
+        show(examination_tables(examination), wrap=True)
 
 
 if __name__ == '__main__':

@@ -1,18 +1,15 @@
 """Measurements as tables, as JSON and as a picture."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-
-from rich.console import RenderableType
-from rich.table import Table
 
 from bnet_mm.benchmark.interleaved import Ratio
 from bnet_mm.benchmark.layers import FORMATS, LayerRow
 from bnet_mm.benchmark.models import ModelRow
 from bnet_mm.benchmark.peers import OURS, TWO_LINES
 from bnet_mm.checkpoint.atomic import write_whole
+from bnet_mm.reports.table import Table
 
 LAYER_COLUMNS = (
     *('format', 'map', 'k', 'BN ms', 'BNET / BN', 'two lines / BN', 'copy limit / BN'),
@@ -23,35 +20,20 @@ MODEL_COLUMNS = (
 )
 
 
-def as_rich(layers: list[LayerRow], models: list[ModelRow]) -> Iterator[RenderableType]:
-    """Yields a table of layers and one of models, those that have rows."""
-    for columns, rows in _tables(layers, models):
-        table = Table(*columns, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        yield table
-
-
-def as_markdown(layers: list[LayerRow], models: list[ModelRow]) -> str:
-    """Returns the same tables in Markdown."""
-    blocks = []
-    for columns, rows in _tables(layers, models):
-        lines = [columns, ['---'] * len(columns), *rows]
-        blocks.append('\n'.join(f'| {" | ".join(line)} |' for line in lines))
-    return '\n\n'.join(blocks)
+def benchmark_tables(layers: list[LayerRow], models: list[ModelRow]) -> list[Table]:
+    """Returns a table of layers and one of models, those that have rows."""
+    tables = []
+    if layers:
+        tables.append(Table(LAYER_COLUMNS, [_layer(row) for row in layers]))
+    if models:
+        tables.append(Table(MODEL_COLUMNS, [_model(row) for row in models]))
+    return tables
 
 
 def as_json(machine: dict, layers: list[LayerRow], models: list[ModelRow]) -> str:
     """Returns everything as one JSON object."""
     parts = {'layers': [asdict(row) for row in layers], 'models': [asdict(row) for row in models]}
     return json.dumps({'machine': machine, **parts}, indent=2)
-
-
-def _tables(layers, models) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
-    if layers:
-        yield LAYER_COLUMNS, [_layer(row) for row in layers]
-    if models:
-        yield MODEL_COLUMNS, [_model(row) for row in models]
 
 
 def _layer(row: LayerRow) -> list[str]:

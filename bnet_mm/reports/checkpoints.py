@@ -1,16 +1,9 @@
-"""What a conversion or an inspection found, as tables.
+"""What a conversion or an inspection found, as tables."""
 
-The facts are rows of text, made by functions of their own; `_facts` and `_table` draw them.
-"""
-
-import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
 from bnet_mm.checkpoint.contents import Contents
@@ -20,9 +13,10 @@ from bnet_mm.checkpoint.verification import TOLERANCE, StageDifference, placemen
 from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.destinations import backbone_config, norm_cfg
+from bnet_mm.reports.table import Table
 
 
-def conversion_tables(conversion: Conversion) -> Iterator[RenderableType]:
+def conversion_tables(conversion: Conversion) -> Iterator[Table | str]:
     """Yields what was found and what became of it, each tensor accounted for."""
     c = conversion
     yield _facts(
@@ -37,11 +31,11 @@ def conversion_tables(conversion: Conversion) -> Iterator[RenderableType]:
             'missing': '0',
         }
     )
-    yield _table(('layers', 'norm in the source', 'norm in the result'), _norm_rows(c))
+    yield Table(('layers', 'norm in the source', 'norm in the result'), _norm_rows(c))
     yield from dropped_lines('dropped', c.dropped)
     if c.unexplained:
-        yield escape(f'left over, unexplained: {_few(c.unexplained)}')
-    yield from map(escape, c.notes)
+        yield f'left over, unexplained: {_few(c.unexplained)}'
+    yield from c.notes
 
 
 def verification_table(differences: list[StageDifference]) -> Table:
@@ -51,12 +45,12 @@ def verification_table(differences: list[StageDifference]) -> Table:
         verdict = '' if d.equal else f'  not equal (limit {TOLERANCE:.0e})'
         shape = ' x '.join(map(str, d.shape))
         rows.append((str(d.stage), shape, f'{d.largest:.1e}', f'{d.relative:.1e}{verdict}'))
-    return _table(('stage', 'output', 'largest difference', 'relative'), rows)
+    return Table(('stage', 'output', 'largest difference', 'relative'), rows)
 
 
 def inspection_tables(
     path: Path, contents: Contents, inspection: Inspection
-) -> Iterator[RenderableType]:
+) -> Iterator[Table | str]:
     """Yields the contents of a file, its kernels, and values that a trained network lacks."""
     types = ', '.join(f'{count} of {dtype}' for dtype, count in inspection.types.items())
     facts = {
@@ -71,12 +65,10 @@ def inspection_tables(
     yield _facts({name: fact for name, fact in facts.items() if fact})
     yield f'sha256 {sha256(path)}'
     if inspection.kernels:
-        yield _table(
-            ('BNET', 'k', 'channels', 'outside the centre', 'zero kernels'),
-            itertools.starmap(_kernel_row, inspection.kernels.items()),
-        )
+        columns = 'BNET', 'k', 'channels', 'outside the centre', 'zero kernels'
+        yield Table(columns, [_kernel_row(*kernel) for kernel in inspection.kernels.items()])
     yield f'odd values: {len(inspection.odd) or "none"}'
-    yield from (escape(f'  {finding}') for finding in inspection.odd[:20])
+    yield from (f'  {finding}' for finding in inspection.odd[:20])
 
 
 def dropped_lines(verb: str, dropped: dict[str, str]) -> Iterator[str]:
@@ -85,7 +77,7 @@ def dropped_lines(verb: str, dropped: dict[str, str]) -> Iterator[str]:
     for name, reason in dropped.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        yield escape(f'{verb}, {reason}: {_few(names)}')
+        yield f'{verb}, {reason}: {_few(names)}'
 
 
 def use_it(conversion: Conversion, path: Path) -> str:
@@ -139,16 +131,4 @@ def _few(names: list[str]) -> str:
 
 
 def _facts(facts: dict[str, str]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column()
-    table.add_column(overflow='fold')
-    for name, fact in facts.items():
-        table.add_row(name, escape(fact))
-    return table
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    table = Table(*header, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
+    return Table((), list(facts.items()))

@@ -1,37 +1,46 @@
-"""A comparison of trainings as a table for a terminal, and as JSON."""
+"""A comparison of trainings as a table and as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 
-from rich.markup import escape
-from rich.table import Table
+from bnet_mm.analysis.comparison import LOSS, PAPER, Figure, Group
+from bnet_mm.reports.table import Table
 
-from bnet_mm.analysis.comparison import LOSS, Figure, Group
-
-
-def as_rich(table: Sequence[tuple[Group, list[Figure]]]) -> Table:
-    """Returns the comparison, one metric below the other, a line for each group."""
-    rich = Table(
-        caption='±: standard deviation over seeds; p: two-sided paired t-test on equal seeds. '
-        'Paper: its difference between the two configs.',
-        caption_justify='left',
-    )
-    rich.add_column('Metric', overflow='fold')
-    rich.add_column('Config', overflow='fold', ratio=1)
-    for column in ('Value', 'Difference', 'Paper'):
-        rich.add_column(column, justify='right', no_wrap=True)
-    for i, figure in enumerate(table[0][1]):
-        shown = figure.metric if figure.metric == LOSS else f'{figure.metric}, {figure.when}'
-        for group, figures in table:
-            runs = f', {len(group.runs)} runs' if len(group.runs) > 1 else ''
-            name = f'{group.name} ({group.norm}{runs})'
-            first = escape(shown) if group is table[0][0] else ''
-            rich.add_row(first, escape(name), *_cells(figures[i]))
-        rich.add_section()
-    return rich
+CAPTION = (
+    'Means over seeds, ± standard deviation; below, the difference to the first column and p of a '
+    'two-sided paired t-test over equal seeds.'
+)
+Compared = Sequence[tuple[Group, list[Figure]]]
 
 
-def as_json(table: Sequence[tuple[Group, list[Figure]]]) -> str:
+def comparison_table(
+    compared: Compared, paper: Mapping[str, Mapping[str, float]], labels: Sequence[str] = ()
+) -> Table:
+    """Returns the metrics of all groups, with the paper's where it has these configs.
+
+    Args:
+        compared: see `bnet_mm.analysis.comparison.compare`.
+        paper: see `bnet_mm.analysis.comparison.papers_figures`.
+        labels: what to call the groups; by default config, norm and number of runs.
+    """
+    groups = [group for group, _ in compared]
+    labels = labels or [_label(group) for group in groups]
+    rows = []
+    for figures in zip(*(figures for _, figures in compared), strict=True):
+        first = figures[0]
+        title = first.metric if first.metric == LOSS else f'{first.metric}, {first.when}'
+        rows.append([title, *map(_value, figures)])
+        name = PAPER.get(first.metric, ('',))[0]
+        theirs = [paper.get(group.name, {}).get(name) for group in groups]
+        if first.when == 'final' and any(value is not None for value in theirs):
+            rows.append([f"the paper's {name}", *(_papers(value, theirs[0]) for value in theirs)])
+    none = any(paper.get(group.name) for group in groups)
+    caption = CAPTION if none else f'{CAPTION} The paper has no row of these configs.'
+    return Table(['', *labels], rows, caption=caption)
+
+
+def as_json(compared: Compared) -> str:
     """Returns the comparison as a JSON list of groups."""
     groups = [
         {
@@ -48,20 +57,33 @@ def as_json(table: Sequence[tuple[Group, list[Figure]]]) -> str:
                 for f in figures
             ],
         }
-        for group, figures in table
+        for group, figures in compared
     ]
     return json.dumps(groups, indent=2)
 
 
-def _cells(figure: Figure) -> list[str]:
+def _label(group: Group) -> str:
+    runs = f', {len(group.runs)} runs' if len(group.runs) > 1 else ''
+    return f'{group.name}\n{group.norm}{runs}'
+
+
+def _value(figure: Figure) -> str:
     digits = 4 if figure.metric == LOSS else 2
     if not figure.values:
-        return ['-', '', '']
-    value = f'{figure.mean:.{digits}f}'
+        return '-'
+    if not isfinite(figure.mean):
+        return 'diverged'
+    text = f'{figure.mean:.{digits}f}'
     if figure.deviation is not None:
-        value += f' ± {figure.deviation:.{digits}f}'
-    difference = '' if figure.difference is None else f'{figure.difference:+.{digits}f}'
-    if figure.p is not None:
-        difference += f'\np = {figure.p:.3f}' if figure.p >= 0.001 else '\np < 0.001'
-    paper = '' if figure.paper is None else f'{figure.paper:+.1f}'
-    return [value, difference, paper]
+        text += f' ± {figure.deviation:.{digits}f}'
+    if figure.difference is not None and isfinite(figure.difference):
+        text += f'\n{figure.difference:+.{digits}f}'
+        if figure.p is not None:
+            text += f' (p = {figure.p:.3f})' if figure.p >= 0.001 else ' (p < 0.001)'
+    return text
+
+
+def _papers(value: float | None, first: float | None) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.1f}' if first in (None, value) else f'{value:.1f}\n{value - first:+.1f}'

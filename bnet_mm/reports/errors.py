@@ -9,11 +9,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from rich.markup import escape
-from rich.table import Table
 
 from bnet_mm.analysis.tide import MAIN, TABLE_14, ErrorRow
 from bnet_mm.reports.figures import save_figure
+from bnet_mm.reports.table import Table
 
 COLORS = dict(zip(MAIN, ('C0', 'C1', 'C4', 'C5', 'C2', 'C3'), strict=True))
 NAMES = {
@@ -27,25 +26,28 @@ LEGEND = (
 )
 
 
-def as_rich(rows: Sequence[ErrorRow]) -> Table:
-    """Returns table 14 for the given detectors, with the paper's rows where it has them."""
-    caption = f'{LEGEND} Second lines: more than in the first row.{notes_of(rows)}'
-    table = Table(caption=escape(caption), caption_justify='left')
-    table.add_column('Detector', overflow='fold')
-    for column in TABLE_14:
-        table.add_column(column, justify='right', no_wrap=True)
-    for i, kind in enumerate(dict.fromkeys(row.kind for row in rows)):
-        if i:
-            table.add_section()
-        of_kind = [row for row in rows if row.kind == kind]
-        for row in of_kind:
-            first = None if row is of_kind[0] else of_kind[0]
-            cells = [_cell(row, column, first) for column in TABLE_14]
-            table.add_row(escape(f'{row.name}, {kind}'), *cells)
+def error_table(rows: Sequence[ErrorRow], names: Sequence[str] = ()) -> Table:
+    """Returns table 14, with the paper's figures where it has these configs.
+
+    Args:
+        rows: of the detectors to compare; of each kind the first is the baseline.
+        names: what to call the rows; by default detector and kind.
+    """
+    first: dict[str, ErrorRow] = {}
+    lines = []
+    for i, row in enumerate(rows):
+        base = first.setdefault(row.kind, row)
+        cells = []
+        for column in TABLE_14:
+            text = f'{row.values[column]:.2f}'
+            if row is not base:
+                text += f'\n{row.values[column] - base.values[column]:+.2f}'
             if row.paper:
-                figures = [f'{row.paper[column]:.1f}' for column in TABLE_14]
-                table.add_row("the paper's", *figures, style='dim')
-    return table
+                text += f'\npaper {row.paper[column]:.1f}'
+            cells.append(text)
+        lines.append([names[i] if names else f'{row.name}, {row.kind}', *cells])
+    caption = f'{LEGEND} Second lines: more than in the first row.{notes_of(rows)}'
+    return Table(['in %', *TABLE_14], lines, caption=caption)
 
 
 def notes_of(rows: Sequence[ErrorRow]) -> str:
@@ -128,13 +130,6 @@ def draw_shares(axes: Axes, row: ErrorRow) -> None:
 def legend_of_shares() -> list[Patch]:
     """Returns the colours of `draw_shares` for a legend."""
     return [Patch(color=COLORS[name], label=f'{NAMES[name]}, %') for name in MAIN]
-
-
-def _cell(row: ErrorRow, column: str, first: ErrorRow | None) -> str:
-    value = row.values[column]
-    if first is None:
-        return f'{value:.2f}'
-    return f'{value:.2f}\n[dim]{value - first.values[column]:+.2f}[/]'
 
 
 def _title(row: ErrorRow) -> str:

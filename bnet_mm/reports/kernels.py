@@ -10,36 +10,29 @@ from statistics import mean
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from rich.markup import escape
-from rich.table import Table
 
 from bnet_mm.analysis.learnt_kernels import LearntKernel, ReceptiveField, by_stage
 from bnet_mm.reports.figures import save_figure, wrapped
+from bnet_mm.reports.table import Table
 
 PANEL = 2.1  # inches
 
 
-def as_rich(name: str, kernels: Sequence[LearntKernel]) -> Table:
-    """Returns a table with a line for each layer, and the mean of each stage."""
-    table = Table(
-        title=escape(name),
-        title_justify='left',
-        caption='Outside: share of the energy outside the centre taps, 0 for plain batch norm. '
-        'Distance: from Dirac, the identity, mean over channels.',
-        caption_justify='left',
-    )
-    table.add_column('Layer', overflow='fold')
-    for column in ('Channels', 'k', 'Outside', 'Distance'):
-        table.add_column(column, justify='right')
+def kernel_table(name: str, kernels: Sequence[LearntKernel]) -> Table:
+    """Returns a row for each layer, and the mean of each stage."""
+    rows = []
     for stage, members in by_stage(kernels).items():
         for m in members:
-            row = (str(m.channels), str(m.k), f'{100 * m.outside:.1f} %', f'{m.distance:.3f}')
-            table.add_row(m.layer, *row)
+            size = str(m.channels), str(m.k)
+            rows.append([m.layer, *size, f'{100 * m.outside:.1f} %', f'{m.distance:.3f}'])
         means = mean(m.outside for m in members), mean(m.distance for m in members)
         title = f'mean of {stage}' if stage else 'mean'
-        table.add_row(title, '', '', f'{100 * means[0]:.1f} %', f'{means[1]:.3f}', style='bold')
-        table.add_section()
-    return table
+        rows.append([title, '', '', f'{100 * means[0]:.1f} %', f'{means[1]:.3f}'])
+    caption = (
+        'Outside: share of the energy outside the centre taps, 0 for plain batch norm. Distance: '
+        'from Dirac, the identity, mean over channels.'
+    )
+    return Table(['Layer', 'Channels', 'k', 'Outside', 'Distance'], rows, name, caption)
 
 
 def as_json(

@@ -22,8 +22,7 @@ from bnet_mm.analysis.pictures import STRIDE, free_name, no_longer_than, picture
 from bnet_mm.analysis.runs import KERNEL_SCALARS
 from bnet_mm.engine.data.samples import files_of
 from bnet_mm.openmmlab.running import preprocessed
-from bnet_mm.reports.heatmaps import heat_map_row
-from bnet_mm.reports.overlays import panels_of
+from bnet_mm.reports.maps import heat_map_row
 
 OF_DATASET = 3  # pictures, where none are named
 EVERY = 1000  # iterations, where a loop has no epochs
@@ -134,7 +133,7 @@ class BNETVisHook(Hook):
         """Returns a picture and its heat maps side by side, `(H, W, 3)` bytes, RGB."""
         with _evaluating(model):
             [maps] = heat_maps(model, preprocessed(picture, model), self._names)
-        return np.hstack([panel for _, panel in panels_of(heat_map_row(picture, maps))])
+        return np.hstack([panel for _, panel in heat_map_row(picture, maps).panels()])
 
     def _read_pictures(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
         paths = self.images

@@ -80,7 +80,8 @@ def test_runs_without_a_metric_are_left_out_of_it_alone(runs, write_run, tmp_pat
 
 def test_the_tool(runs, run_tool, call_tool, tmp_path):
     result = run_tool('compare.py', *runs, '--plot', 'plots/curves.png', check=True)
-    assert all(f' {part} ' in result.stdout for part in ('+3.67', '+0.5', '62.83 ± 0.76'))
+    shown = ' '.join(result.stdout.split())
+    assert all(part in shown for part in ('+3.67 (p = ', ' +0.5 ', '62.83 ± 0.76')), shown
     with Image.open(tmp_path / 'plots/curves.png') as picture:
         assert picture.size[0] > 1000
     found = json.loads(call_tool('compare.py', *runs, '--json', check=True).stdout)

@@ -1,6 +1,8 @@
 """The doctor: its facts are those of the built model, and each warning has its one cause."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from torch.optim import SGD
 from bnet_mm.analysis.doctor import examine
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -156,3 +160,20 @@ def test_command_line(tiny_config, tiny_recognizer, run_tool, call_tool):
     wrong = call_tool('doctor.py', tiny_config, 'none.pth')
     assert wrong.returncode == 2
     assert 'checkpoint none.pth: there is no file' in wrong.stderr
+
+
+def test_it_is_read_at_80_columns(run_tool):
+    """Equal norms share a row, and every fact of them is there."""
+    config = ROOT / 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
+    said = run_tool('doctor.py', config, check=True, env=os.environ | {'COLUMNS': '80'}).stdout
+    assert max(map(len, said.splitlines())) <= 80 and '…' not in said
+    shown = ' '.join(said.split())
+    for facts in (
+        'layer1.0.bn3 ... layer1.2 (3) BNET-5 C no frozen 0.0 %',
+        'layer2.0.bn3 ... layer4.2 (13) BNET-5 C yes frozen 0.0 %',
+        'Names below backbone',
+        'lr 0.02, weight decay 0.0001',
+        'computed by cpu: ',
+        '16 BNET; other norms: 37 BatchNorm2d',
+    ):
+        assert facts in shown, facts

@@ -55,7 +55,7 @@ def test_networks_without_a_map_or_a_gradient_are_named():
     nn.init.constant_(conv.weight, float('nan'))
     with pytest.raises(InputError, match='of a training that diverged'):
         receptive_field(nn.Sequential(conv), 32)
-    with pytest.raises(InputError, match=r'cannot run on a picture of 2x2.*--size'):
+    with pytest.raises(InputError, match=r'cannot run on an image of 2x2.*--size'):
         receptive_field(nn.Sequential(conv), 2)
     nn.init.zeros_(conv.weight)
     with pytest.raises(InputError, match='last map does not depend on the picture'):

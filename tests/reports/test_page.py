@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bnet_mm.analysis.tide import TABLE_14
-from bnet_mm.reports.page import SECTIONS, report
+from bnet_mm.reports.page import SECTIONS, report, sections
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +192,7 @@ def test_a_failure_costs_its_section_and_nothing_else(work_dir, tmp_path, monkey
     def failing(*arguments):
         raise RuntimeError('unforeseen')
 
-    monkeypatch.setattr(report, 'curves_section', failing)
+    monkeypatch.setattr(sections, 'curves_section', failing)
     said = []
     skip = [s for s in SECTIONS if s not in ('metrics', 'curves', 'errors')]
     report.write_report(

@@ -14,7 +14,7 @@ from bnet_mm.analysis.runs import read_run
 from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
-from bnet_mm.reports.page.parts import file_mark
+from bnet_mm.reports.page.kept import file_mark
 
 NUMBER = re.compile(r'(\d+)\.pth$')
 

@@ -8,21 +8,7 @@ from jinja2 import Environment, PackageLoader
 
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.errors import InputError
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        columns: headings; the first column has what a row is about.
-        rows: as many cells each; what follows a line break is shown smaller.
-        caption: what the figures are, or ''.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ''
+from bnet_mm.reports.table import Table
 
 
 @dataclass(frozen=True)

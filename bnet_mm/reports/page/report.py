@@ -9,13 +9,10 @@ import torch
 
 from bnet_mm.checkpoint.atomic import check_writable
 from bnet_mm.errors import InputError
+from bnet_mm.reports.page import sections as made_by
 from bnet_mm.reports.page.compared import Compared, read_compared
-from bnet_mm.reports.page.detectors import errors_section
-from bnet_mm.reports.page.maps import attention_section, heat_map_section, sample_images
-from bnet_mm.reports.page.networks import costs_section, speed_section
+from bnet_mm.reports.page.kept import Kept
 from bnet_mm.reports.page.page import Section, write_page
-from bnet_mm.reports.page.parts import Parts
-from bnet_mm.reports.page.trainings import configs_section, curves_section, metrics_section
 from bnet_mm.version import __version__
 
 # In the order of the page; those that take time can be left out.
@@ -51,16 +48,24 @@ def write_report(
     """
     check_writable(file)
     compared = read_compared(runs)
-    parts = Parts(folder, say)
+    kept = Kept(folder, say)
+
+    def shown() -> list[Path]:
+        return made_by.sample_images(compared, images)
+
     makers: dict[str, Callable[[], Section]] = {
-        'configs': lambda: configs_section(compared),
-        'metrics': lambda: metrics_section(compared, configs),
-        'curves': lambda: curves_section(compared),
-        'costs': lambda: costs_section(compared, parts),
-        'speed': lambda: speed_section(compared, parts),
-        'heatmaps': lambda: heat_map_section(compared, sample_images(compared, images), parts),
-        'attention': lambda: attention_section(compared, sample_images(compared, images), parts),
-        'errors': lambda: errors_section(compared, parts),
+        'configs': lambda: made_by.configs_section(compared),
+        'metrics': lambda: made_by.metrics_section(compared, configs),
+        'curves': lambda: made_by.curves_section(compared),
+        'costs': lambda: made_by.costs_section(compared, kept),
+        'speed': lambda: made_by.speed_section(compared, kept),
+        'heatmaps': lambda: made_by.heat_map_section(
+            compared, made_by.sample_images(compared, images), kept
+        ),
+        'attention': lambda: made_by.attention_section(
+            compared, made_by.sample_images(compared, images), kept
+        ),
+        'errors': lambda: made_by.errors_section(compared, kept),
     }
     wanted = [name for name in SECTIONS if name not in skip]
     if not any(_may_detect(c) for c in compared):

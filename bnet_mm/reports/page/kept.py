@@ -10,7 +10,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.version import __version__
 
 
-class Parts:
+class Kept:
     """A folder of results, each in a file that is named by what it was made from.
 
     Args:
