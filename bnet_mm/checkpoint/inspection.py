@@ -38,7 +38,15 @@ class Inspection:
 
 
 def inspect_checkpoint(contents: Contents) -> Inspection:
-    """Looks at every tensor of a checkpoint, of a residual or any other network."""
+    """Looks at every tensor of a checkpoint, of a residual or any other network.
+
+    Example:
+        >>> from bnet_mm import BNET
+        >>> from bnet_mm.checkpoint import contents_of
+        >>> state = {f'norm.{key}': value for key, value in BNET(8, k=5).state_dict().items()}
+        >>> inspect_checkpoint(contents_of(state)).kernels['norm'].shape
+        torch.Size([8, 1, 5, 5])
+    """
     renamed = rename_kernels(contents.state)
     state = {renamed.get(key, key): value for key, value in contents.state.items()}
     kernels = {

@@ -57,6 +57,14 @@ def verify(source: dict[str, Tensor], conversion: Conversion) -> list[StageDiffe
 
     Raises:
         InputError: the destination's network cannot be built, or does not take the tensors.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> from bnet_mm.checkpoint import contents_of, convert
+        >>> contents = contents_of(resnet18().state_dict())
+        >>> stages = verify(contents.state, convert(contents, to='torchvision', k=3))
+        >>> all(stage.equal for stage in stages)
+        True
     """
     images = torch.randn(IMAGES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():

@@ -63,6 +63,13 @@ def write_checkpoint(
 
     Raises:
         InputError: as in `check_target`, or the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     state = {'fc.bias': torch.zeros(2)}
+        ...     write_checkpoint({'state_dict': state}, f'{folder}/classifier.pth').name
+        'classifier.pth'
     """
     path = check_target(path, force or hashed)
     save = _save_safetensors if path.suffix == '.safetensors' else _save_torch

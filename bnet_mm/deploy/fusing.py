@@ -64,6 +64,12 @@ def fuse(
     Raises:
         InputError: the model cannot be copied or run on these inputs, or the folded one would not
             be equal to it.
+
+    Example:
+        >>> from bnet_mm import BNET
+        >>> fused = fuse(nn.Sequential(nn.Conv2d(3, 8, 3), BNET(8, k=5)))
+        >>> fused.fusion.folded  # norm: the convolutions before it
+        {'1': ['0']}
     """
     try:
         fused = deepcopy(model)

@@ -28,6 +28,11 @@ class BNReLUConv(nn.Module):
 
     Raises:
         InputError: as `BNET`'s.
+
+    Example:
+        >>> from bnet_mm.layers import BNReLUConv
+        >>> [name for name, _ in BNReLUConv(64, k=5).named_children()]
+        ['norm', 'relu', 'conv']
     """
 
     _abbr_ = 'bn'

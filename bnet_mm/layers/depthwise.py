@@ -52,6 +52,11 @@ class DepthwiseTransform(_ConvNd):
 
     Shape:
         weight `(C, 1, k, k)`, bias `(C,)`; input and output `(N, C, H, W)`.
+
+    Example:
+        >>> x = torch.randn(2, 8, 16, 16)
+        >>> torch.equal(DepthwiseTransform(8, k=3)(x), x)
+        True
     """
 
     bias: nn.Parameter

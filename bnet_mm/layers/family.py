@@ -17,6 +17,10 @@ class GNET(EnhancedNorm):
     Args:
         num_features: channels C.
         num_groups, eps: as in `torch.nn.GroupNorm`.
+
+    Example:
+        >>> GNET(64, k=5, num_groups=16).dw.weight.shape
+        torch.Size([64, 1, 5, 5])
     """
 
     _abbr_ = 'gn'
@@ -49,6 +53,10 @@ class SNET(EnhancedNorm):
     Args:
         num_features: channels C.
         eps, momentum: as in `SwitchNorm2d`.
+
+    Example:
+        >>> SNET(64).norm.mean_weight.shape  # of instance, layer and batch statistics
+        torch.Size([3])
     """
 
     _abbr_ = 'sn'
@@ -76,6 +84,12 @@ class INET(EnhancedNorm):
     Args:
         num_features: channels C.
         eps, momentum, track_running_stats: as in `torch.nn.InstanceNorm2d`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(2, 8, 16, 16)
+        >>> torch.allclose(INET(8, k=3)(x), nn.InstanceNorm2d(8)(x), atol=1e-5)
+        True
     """
 
     _abbr_ = 'in'

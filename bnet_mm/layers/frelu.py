@@ -18,6 +18,10 @@ class FReLU(nn.Module):
 
     Shape:
         input and output `(N, C, H, W)`.
+
+    Example:
+        >>> FReLU(64)(torch.zeros(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     def __init__(self, num_features: int, k: int = 3, device=None, dtype=None):

@@ -29,6 +29,10 @@ class SwitchNorm2d(nn.Module):
 
     Shape:
         input and output `(N, C, H, W)`; `mean_weight` and `var_weight`, before the softmax, `(3,)`.
+
+    Example:
+        >>> SwitchNorm2d(64)(torch.randn(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
     """
 
     weight: nn.Parameter | None
