@@ -1,4 +1,4 @@
-# Faster R-CNN R101-FPN with BNET-5, 3x, pictures scaled to 640-800: 8 GPUs x 2, COCO
+# Faster R-CNN R101-FPN with BNET-5, 3x, images scaled to 640-800: 8 GPUs x 2, COCO
 # (paper, table 5; the scales are MMDetection's own).
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r101_fpn_ms-3x_coco.py'
 custom_imports = dict(imports=['bnet_mm'])

@@ -1,4 +1,4 @@
-# Faster R-CNN R101-FPN with BNET-7, 1x: 8 GPUs x 2 pictures, COCO (not in the paper).
+# Faster R-CNN R101-FPN with BNET-7, 1x: 8 GPUs x 2 images, COCO (not in the paper).
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py'
 custom_imports = dict(imports=['bnet_mm'])
 

@@ -1,4 +1,4 @@
-# Faster R-CNN R50-FPN with BN, 3x, pictures scaled to 640-800: 8 GPUs x 2, COCO
+# Faster R-CNN R50-FPN with BN, 3x, images scaled to 640-800: 8 GPUs x 2, COCO
 # (the paper has only the BNET row; the scales are MMDetection's own).
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_ms-3x_coco.py'
 

@@ -1,4 +1,4 @@
-# Faster R-CNN R50-FPN with BNET-5, 1x: 8 GPUs x 2 pictures, COCO (paper, table 5).
+# Faster R-CNN R50-FPN with BNET-5, 1x: 8 GPUs x 2 images, COCO (paper, table 5).
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['bnet_mm'])
 

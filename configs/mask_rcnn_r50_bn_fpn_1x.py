@@ -1,4 +1,4 @@
-# Mask R-CNN R50-FPN with BN, 1x: 8 GPUs x 2 pictures, COCO (paper, table 6).
+# Mask R-CNN R50-FPN with BN, 1x: 8 GPUs x 2 images, COCO (paper, table 6).
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 model = dict(backbone=dict(norm_cfg=dict(type='BN')))

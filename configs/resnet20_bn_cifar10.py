@@ -1,5 +1,5 @@
 # ResNet-20 with BN on CIFAR-10, 200 epochs, batch 128: for those without ImageNet; not in the
-# paper. Networks, schedule and the normalization of pictures are those of He et al. and of their
+# paper. Networks, schedule and the normalization of images are those of He et al. and of their
 # most used published weights, which --cfg-options load_from=FILE starts from.
 _base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
 custom_imports = dict(imports=['bnet_mm'])

@@ -1,4 +1,4 @@
-# RetinaNet R101-FPN with BNET-5, 1x: 8 GPUs x 2 pictures, COCO (paper, table 13).
+# RetinaNet R101-FPN with BNET-5, 1x: 8 GPUs x 2 images, COCO (paper, table 13).
 _base_ = 'mmdet::retinanet/retinanet_r101_fpn_1x_coco.py'
 custom_imports = dict(imports=['bnet_mm'])
 

@@ -62,7 +62,7 @@ def process_group():
 
 @pytest.fixture(scope='session')
 def demo_coco(tmp_path_factory) -> Path:
-    """A drawn COCO dataset of 12 training and 4 validation pictures."""
+    """A drawn COCO dataset of 12 training and 4 validation images."""
     from bnet_mm.demo import write_coco
 
     return write_coco(tmp_path_factory.mktemp('data') / 'coco', train=12, val=4)
@@ -78,7 +78,7 @@ def demo_cityscapes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def demo_voc(tmp_path_factory) -> Path:
-    """Drawn VOC pictures, 3 and 3 (aug) for training and 2 for validation."""
+    """Drawn VOC images, 3 and 3 (aug) for training and 2 for validation."""
     from bnet_mm.demo import write_voc
 
     return write_voc(tmp_path_factory.mktemp('data') / 'VOC2012', train=6, val=2)
@@ -94,7 +94,7 @@ def demo_ucf101(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def demo_imagenet(tmp_path_factory) -> Path:
-    """Drawn pictures of ten of ImageNet's classes, 20 for training and 10 for validation."""
+    """Drawn images of ten of ImageNet's classes, 20 for training and 10 for validation."""
     from bnet_mm.demo import write_imagenet
 
     return write_imagenet(tmp_path_factory.mktemp('data') / 'imagenet', train=20, val=10)

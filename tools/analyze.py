@@ -47,7 +47,7 @@ def heatmap(args: argparse.Namespace) -> None:
 def attention(args: argparse.Namespace) -> None:
     pairs, images = leading_pairs(args.models, args.cfg_options)
     if not images:
-        raise InputError('attention takes pairs of CONFIG and CHECKPOINT, and then pictures')
+        raise InputError('attention takes pairs of CONFIG and CHECKPOINT, and then images')
     looking = Looking(args.layers, args.shape, args.frames, args.label)
     for file in write_attention(pairs, images, args.out, looking):
         print(file)
@@ -98,22 +98,22 @@ def main() -> None:
     heat = commands.add_parser('heatmap', help='where BNET enhances (paper, figure 4)')
     heat.add_argument('config', help='config file')
     heat.add_argument('checkpoint', help='its trained weights')
-    heat.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='pictures or videos')
+    heat.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='images or videos')
     heat.add_argument('--layers', nargs='+', help='BNETs (default: the last one of each stage)')
-    _add_picture_arguments(heat, 'heatmaps')
+    _add_image_arguments(heat, 'heatmaps')
     heat.set_defaults(run=heatmap)
 
     look = commands.add_parser('attention', help='where networks look (paper, figure 5)')
     look.add_argument(
         'models', nargs='+', metavar=f'{PAIRS} [...] IMAGE',
-        help='one or more models, each a row, and then pictures or videos',
+        help='one or more models, each a row, and then images or videos',
     )  # fmt: skip
     look.add_argument('--layers', nargs='+', help='modules (default: last block of each stage)')
     look.add_argument(
         '--class', dest='label', type=int, metavar='INDEX',
         help="the class to look for (default: each model's own answer)",
     )  # fmt: skip
-    _add_picture_arguments(look, 'attention')
+    _add_image_arguments(look, 'attention')
     look.set_defaults(run=attention)
 
     taps = commands.add_parser('kernels', help='what the taps learnt, and how far the network sees')
@@ -121,7 +121,7 @@ def main() -> None:
         'models', nargs='+', metavar=PAIRS,
         help='one or more models, BNET ones and, for their receptive fields, BN ones',
     )  # fmt: skip
-    taps.add_argument('--size', type=positive, default=224, help='of the pictures (default: 224)')
+    taps.add_argument('--size', type=positive, default=224, help='of the images (default: 224)')
     _add_figure_arguments(taps, 'kernels.png')
     add_config_options(taps)
     taps.set_defaults(run=kernels)
@@ -156,9 +156,9 @@ def main() -> None:
             sys.exit(130)
 
 
-def _add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
+def _add_image_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument('--out', type=Path, default=folder, help=f'folder (default: {folder})')
-    add_shape(parser, 'resize the pictures to this')
+    add_shape(parser, 'resize the images to this')
     parser.add_argument('--frames', type=positive, default=3, help='of a video (default: 3)')
     add_config_options(parser)
 

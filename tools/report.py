@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default='report.html', help='default: report.html')
     parser.add_argument(
         '--images', nargs='+', type=Path, default=[],
-        help='pictures or videos to look at (default: the first three of the test set)',
+        help='images or videos to look at (default: the first three of the test set)',
     )  # fmt: skip
     parser.add_argument('--skip', nargs='+', choices=SECTIONS, default=[], help='leave these out')
     parser.add_argument(

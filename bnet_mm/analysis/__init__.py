@@ -1,1 +1,1 @@
-"""What BNET costs and what it learnt: tables and pictures."""
+"""What BNET costs and what it learnt: tables and images."""

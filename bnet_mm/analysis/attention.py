@@ -21,7 +21,7 @@ from bnet_mm.openmmlab.running import (
 
 @dataclass(frozen=True)
 class Attention:
-    """Where one layer of a network looks in one picture.
+    """Where one layer of a network looks in one image.
 
     Attributes:
         layer: its name in the model.
@@ -34,11 +34,11 @@ class Attention:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network makes of one picture.
+    """What a network makes of one image.
 
     Attributes:
         label: the class whose evidence the maps show; None where the model has no classes of
-            pictures or pixels, and the maps show activation.
+            images or pixels, and the maps show activation.
         share: the class's probability, or the share of pixels that are of it; None without one.
         maps: one for each layer.
     """
@@ -49,9 +49,9 @@ class Seen:
 
 
 def attention_maps(
-    model: nn.Module, pictures: Tensor, layers: Sequence[str], label: int | None = None
+    model: nn.Module, images: Tensor, layers: Sequence[str], label: int | None = None
 ) -> list[Seen]:
-    """Returns the attention maps of `layers`, for each picture.
+    """Returns the attention maps of `layers`, for each image.
 
     Of a classifier, a recognizer or a segmentor they are Grad-CAM's
     ([Selvaraju et al.](https://arxiv.org/abs/1610.02391), by captum): how much each position speaks
@@ -61,21 +61,21 @@ def attention_maps(
 
     Args:
         model: of OpenMMLab, in evaluation mode.
-        pictures: `(N, 3, H, W)`, preprocessed: one picture, or the frames of a clip.
+        images: `(N, 3, H, W)`, preprocessed: one image, or the frames of a clip.
         layers: names of modules that give maps.
-        label: a class; the one that is found for the picture, or for most of its pixels, if not
+        label: a class; the one that is found for the image, or for most of its pixels, if not
             given.
 
     Raises:
         InputError: a layer gives no map, there is no such class, or the network cannot run on the
-            pictures.
+            images.
     """
-    x = pictures.to(weight_of(model))
+    x = images.to(weight_of(model))
     with sized_errors(model, x):
         if _has_classes(model):
             return _grad_cam(model, x, layers, label)
         if label is not None:
-            raise InputError(f'{type(model).__name__} has no classes of pictures or of pixels')
+            raise InputError(f'{type(model).__name__} has no classes of images or of pixels')
         return _activation(model, x, layers)
 
 
@@ -129,7 +129,7 @@ def _activation(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[Seen
 
 def _check_map(layer: str, pairs: dict[str, tuple]) -> None:
     if layer not in pairs:
-        raise InputError(f'{layer} is not reached on a picture: name another with --layers')
+        raise InputError(f'{layer} is not reached on an image: name another with --layers')
     output = pairs[layer][1]
     if not isinstance(output, Tensor) or output.dim() != 4:
         raise InputError(f'{layer} gives no map: name another with --layers')

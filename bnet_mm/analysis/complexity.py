@@ -49,7 +49,7 @@ def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict 
         options: entries of the config to change.
 
     Raises:
-        InputError: the config cannot be read or built, or its model cannot run on a picture alone.
+        InputError: the config cannot be read or built, or its model cannot run on an image alone.
     """
     cfg = load_config(path, options)
     paper = {}

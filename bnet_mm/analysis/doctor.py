@@ -174,7 +174,7 @@ def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
     except InputError:
         raise
     except Exception:
-        # Some models want more than a picture; then nothing is said of what they reach.
+        # Some models want more than an image; then nothing is said of what they reach.
         return None
     finally:
         for hook in hooks:

@@ -22,7 +22,7 @@ ROUNDINGS = 64
 
 @dataclass(frozen=True)
 class HeatMap:
-    """What one BNET does to one picture.
+    """What one BNET does to one image.
 
     Attributes:
         layer: its name in the model.
@@ -75,24 +75,24 @@ def count_above(x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def heat_maps(model: nn.Module, pictures: Tensor, layers: list[str]) -> list[list[HeatMap]]:
-    """Runs `model` as far as `layers` want it and returns their heat maps, for each picture.
+def heat_maps(model: nn.Module, images: Tensor, layers: list[str]) -> list[list[HeatMap]]:
+    """Runs `model` as far as `layers` want it and returns their heat maps, for each image.
 
     Of a layer that is used several times, as a head's on each level of a pyramid, the map is that
     of the first time.
 
     Args:
         model: in evaluation mode; a model of OpenMMLab, or any network.
-        pictures: `(N, 3, H, W)`, as the network takes them. A network that shifts between frames
-            takes one picture, as a clip that stands still, or as many frames as it shifts between.
+        images: `(N, 3, H, W)`, as the network takes them. A network that shifts between frames
+            takes one image, as a clip that stands still, or as many frames as it shifts between.
         layers: names of BNETs. For those outside the backbone the heads are run, too.
 
     Raises:
-        InputError: a layer was not used, or not on whole pictures, or the network cannot run on
-            the pictures.
+        InputError: a layer was not used, or not on whole images, or the network cannot run on
+            the images.
     """
     network = getattr(model, 'backbone', model)
-    x = pictures.to(weight_of(model))
+    x = images.to(weight_of(model))
     frames = x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x
     taps = {name: f'{name}.dw' for name in layers}  # the linear transformations
     with recorded(model, list(taps.values())) as pairs, sized_errors(network, x):
@@ -102,17 +102,17 @@ def heat_maps(model: nn.Module, pictures: Tensor, layers: list[str]) -> list[lis
             run_model(model, as_clip(model, frames))
     for name in layers:
         if taps[name] not in pairs:
-            raise InputError(f'{name} is not reached on a picture; choose another layer')
+            raise InputError(f'{name} is not reached on an image; choose another layer')
         x = pairs[taps[name]][0]
         if x.dim() != 4 or len(x) != len(frames):
             raise InputError(
-                f'{name} sees regions of a picture and not the whole; choose another layer'
+                f'{name} sees regions of an image and not the whole; choose another layer'
             )
     maps = []
-    for i in range(len(pictures)):
-        of_picture = []
+    for i in range(len(images)):
+        of_image = []
         for name in layers:
             x, y = (t[i : i + 1] for t in pairs[taps[name]])
-            of_picture.append(HeatMap(name, x.shape[1], count_above(x, y)[0]))
-        maps.append(of_picture)
+            of_image.append(HeatMap(name, x.shape[1], count_above(x, y)[0]))
+        maps.append(of_image)
     return maps

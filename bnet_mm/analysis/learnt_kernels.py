@@ -14,7 +14,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.openmmlab.running import clip_frames, sized_errors, weight_of
 
-# Of random pictures: a field's size differs by a third between samples of 4, by a tenth of 32.
+# Of random images: a field's size differs by a third between samples of 4, by a tenth of 32.
 SAMPLES = 32
 # Which share of an effective receptive field's energy its size is that of.
 ENERGY = 0.95
@@ -47,7 +47,7 @@ class LearntKernel:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """How the network's last map, at its centre, depends on the picture.
+    """How the network's last map, at its centre, depends on the image.
 
     Attributes:
         field: root mean square of the gradient with respect to each pixel, `(H, W)`, largest 1.
@@ -92,16 +92,16 @@ def receptive_field(model: nn.Module, size: int = 224, seed: int = 0) -> Recepti
     """Returns the effective receptive field of a model's backbone (Luo et al., arXiv 1701.04128).
 
     The gradient of the last map's centre, with random weights of its channels, with respect to
-    random pictures.
+    random images.
 
     Args:
         model: in evaluation mode; a model of OpenMMLab with a backbone, or any network that gives
             maps.
-        size: height and width of the pictures.
+        size: height and width of the images.
         seed: of the random numbers.
 
     Raises:
-        InputError: the network gives no map for such pictures.
+        InputError: the network gives no map for such images.
     """
     network = getattr(model, 'backbone', model)
     like = weight_of(model)
@@ -126,7 +126,7 @@ def receptive_field(model: nn.Module, size: int = 224, seed: int = 0) -> Recepti
         )
     if not energy.any():
         raise InputError(
-            f"{type(network).__name__}'s last map does not depend on the picture: are its last "
+            f"{type(network).__name__}'s last map does not depend on the image: are its last "
             f'norms still at zero?'
         )
     ordered = energy.flatten().sort(descending=True)[0].cumsum(0)

@@ -63,7 +63,7 @@ def pairs_of(arguments: Sequence[str], options: dict | None) -> list[Pair]:
 
 
 def leading_pairs(arguments: Sequence[str], options: dict | None) -> tuple[list[Pair], list[Path]]:
-    """Returns the models that a command line begins with, and the pictures that follow them.
+    """Returns the models that a command line begins with, and the images that follow them.
 
     Raises:
         InputError: it begins with no config, or a config has no checkpoint.

@@ -26,18 +26,18 @@ def measure(
 
     Args:
         cfgs: whole configs; the first one is what the others are compared with.
-        shape: height and width of the picture.
+        shape: height and width of the image.
         device: 'cpu' or 'cuda'.
         rounds: how often each is timed.
 
     Returns:
         for each config `seconds` and `deployed_seconds` (medians), `ratio` and `deployed_ratio` to
         the first model (not deployed), with their quartiles `..._low` and `..._high`, and `memory`:
-        the bytes that the training backbone keeps for its backward pass, for one picture. Those of
+        the bytes that the training backbone keeps for its backward pass, for one image. Those of
         deployment are missing where a model cannot be folded.
 
     Raises:
-        InputError: a model cannot run on a picture alone.
+        InputError: a model cannot run on an image alone.
     """
     jobs, memory = {}, []
     for i, cfg in enumerate(cfgs):

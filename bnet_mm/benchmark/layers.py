@@ -9,7 +9,7 @@ from torch import nn
 from bnet_mm.benchmark.interleaved import Ratio, interleave, ratio
 from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer
 
-# Position C of a ResNet-50's four stages, two pictures of 1333x800 (paper, section 4.1).
+# Position C of a ResNet-50's four stages, two images of 1333x800 (paper, section 4.1).
 DETECTION_SITES = ((2, 256, 200, 334), (2, 512, 100, 167), (2, 1024, 50, 84), (2, 2048, 25, 42))
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 # Maps that batch norm's two passes each way read or write at the least: three and five.

@@ -77,7 +77,7 @@ def training_step(
     Args:
         name: of the model.
         sizes: kernel sizes.
-        shape: N, 3, H, W of the pictures.
+        shape: N, 3, H, W of the images.
         formats: keys of `FORMATS`.
         rounds: how often each is timed.
         device: where.
@@ -131,13 +131,13 @@ def inference(
         cfg: a whole config of any OpenMMLab library whose model has BNET.
         name: what to call it.
         sizes: kernel sizes, in the place of the config's own.
-        shape: height and width of the picture; None for the library's usual one.
+        shape: height and width of the image; None for the library's usual one.
         formats: keys of `FORMATS`.
         rounds: how often each is timed.
         device: where.
 
     Raises:
-        InputError: the model has no BNET, or cannot run on a picture alone.
+        InputError: the model has no BNET, or cannot run on an image alone.
     """
     check_library(cfg.get('default_scope'))
     check_norms(cfg.model)
@@ -213,7 +213,7 @@ def _sized(model: nn.Module, k: int) -> nn.Module:
 def forward_job(
     model: nn.Module, cfg: Config, shape: tuple[int, int], device: str
 ) -> Callable[[], None]:
-    """Returns what runs a config's model once on an empty picture of `shape`, to be timed."""
+    """Returns what runs a config's model once on an empty image of `shape`, to be timed."""
 
     def forward() -> None:
         with torch.no_grad(), torch.device(device):

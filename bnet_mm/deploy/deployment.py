@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
@@ -11,7 +12,7 @@ from bnet_mm.deploy.storage import save
 from bnet_mm.deploy.structure import Fusion
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import load_model
-from bnet_mm.openmmlab.running import read_image
+from bnet_mm.openmmlab.running import preprocessed, read_image
 
 
 def deploy(
@@ -48,7 +49,12 @@ def deploy(
     except (RuntimeError, AssertionError) as error:
         raise InputError(f'device {device} cannot be used: {error}') from error
     model.cfg, model.dataset_meta = cfg, _dataset_meta(cfg, contents.meta)
-    inputs = None if image is None else read_image(image, model, shape)
+    inputs = None
+    if image is not None:
+        pixels = read_image(image)
+        if shape is not None:
+            pixels = cv2.resize(pixels, shape[::-1])
+        inputs = preprocessed(pixels, model)
     fused = fuse(model, inputs, shape)
     save(fused, out, force)
     return fused.fusion

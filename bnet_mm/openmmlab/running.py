@@ -245,27 +245,26 @@ def tensors_in(value: object) -> Iterator[Tensor]:
         yield from tensors_in(vars(value))
 
 
-def read_image(path: str | Path, model: nn.Module, shape: tuple[int, int] | None) -> Tensor:
-    """Returns the image in a file as the model's own preprocessor would give it, `(1, 3, H, W)`.
-
-    Args:
-        path: file.
-        model: an OpenMMLab model.
-        shape: height and width that it is resized to; its own size by default.
+def read_image(path: str | Path) -> np.ndarray:
+    """Returns the image in a file, grey ones too, as `(H, W, 3)` bytes, BGR.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: there is none, or OpenCV cannot read it.
     """
-    import mmcv
+    import cv2
+    import numpy as np
 
+    if not Path(path).is_file():
+        raise InputError(f'there is no image {path}')
     try:
-        image = mmcv.imread(str(path))
-    except Exception as error:
-        # Of the file system, or of one of several decoders.
-        raise InputError(f'image {path} cannot be read: {error}') from error
+        contents = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
+    except (OSError, cv2.error) as error:  # of OpenCV: more than 2^30 pixels, for example
+        reason = getattr(error, 'err', None) or getattr(error, 'strerror', None) or error
+        raise InputError(f'{path} cannot be read as an image: {reason}') from error
     if image is None:
-        raise InputError(f'image {path} cannot be read: it is no image')
-    return preprocessed(image if shape is None else mmcv.imresize(image, shape[::-1]), model)
+        raise InputError(f'{path} cannot be read as an image')
+    return image
 
 
 def preprocessed(image: np.ndarray, model: nn.Module) -> Tensor:

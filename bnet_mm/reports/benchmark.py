@@ -1,4 +1,4 @@
-"""Measurements as tables, as JSON and as a picture."""
+"""Measurements as tables, as JSON and as an image."""
 
 import json
 from dataclasses import asdict
@@ -72,7 +72,7 @@ def draw(rows: list[LayerRow], path: str | Path, title: str) -> None:
 
     Args:
         rows: at least one.
-        path: the picture to write, whole or not at all; its ending says in which format.
+        path: the image to write, whole or not at all; its ending says in which format.
         title: what stands above, such as the machine and the date.
     """
     from matplotlib.figure import Figure

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis.attention import Seen, attention_maps
 from bnet_mm.analysis.heatmap import HeatMap, heat_maps
+from bnet_mm.analysis.images import free_name, images_of, of_side, of_usual_size, tested_side
 from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.analysis.pairs import Pair
-from bnet_mm.analysis.pictures import free_name, of_side, of_usual_size, pictures_of, tested_side
 from bnet_mm.checkpoint import Contents
 from bnet_mm.openmmlab.models import load_model
 from bnet_mm.openmmlab.running import clip_frames, preprocessed
@@ -65,8 +65,8 @@ def heat_map_rows(model: nn.Module, image: Path, looking: Looking) -> list[tuple
     names, images, batches = _inputs(model, image, looking, None)
     found = [maps for x in batches for maps in heat_maps(model, x, list(looking.layers or ()))]
     return [
-        (name, heat_map_row(picture, maps))
-        for name, picture, maps in zip(names, images, found, strict=True)
+        (name, heat_map_row(image, maps))
+        for name, image, maps in zip(names, images, found, strict=True)
     ]
 
 
@@ -129,10 +129,10 @@ def attention_rows(
     names, images, batches = _inputs(model, image, looking, cfg)
     seen = [one for x in batches for one in attention_maps(model, x, blocks, looking.label)]
     return [
-        (name, Row(_answer(of_image, classes), picture, [
+        (name, Row(_answer(of_image, classes), image, [
             (a.layer.removeprefix('backbone.'), a.map.numpy()) for a in of_image.maps
         ]))
-        for name, picture, of_image in zip(names, images, seen, strict=True)
+        for name, image, of_image in zip(names, images, seen, strict=True)
     ]  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _inputs(
     """Returns names and images of a file, and the batches that the model is to see of them."""
     together = clip_frames(getattr(model, 'backbone', model))
     side = tested_side(cfg) if cfg is not None and looking.shape is None else None
-    found = list(pictures_of(path, looking.frames if together == 1 else together))
+    found = list(images_of(path, looking.frames if together == 1 else together))
     images = [
         of_usual_size(image, looking.shape) if side is None else of_side(image, side)
         for _, image in found

@@ -16,26 +16,26 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from bnet_mm.analysis.heatmap import heat_maps
+from bnet_mm.analysis.images import STRIDE, free_name, images_of, no_longer_than
 from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
-from bnet_mm.analysis.pictures import STRIDE, free_name, no_longer_than, pictures_of
 from bnet_mm.analysis.runs import KERNEL_SCALARS
 from bnet_mm.engine.data.samples import files_of
 from bnet_mm.openmmlab.running import preprocessed
 from bnet_mm.reports.maps import heat_map_row
 
-OF_DATASET = 3  # pictures, where none are named
+OF_DATASET = 3  # images, where none are named
 EVERY = 1000  # iterations, where a loop has no epochs
 
 
 @HOOKS.register_module()
 class BNETVisHook(Hook):
-    """Logs the kernels' statistics and the heat maps of a few fixed pictures while a model trains.
+    """Logs the kernels' statistics and the heat maps of a few fixed images while a model trains.
 
     Off unless a config asks for it: `custom_hooks = [dict(type='BNETVisHook')]`. Everything goes to
     the backends of the config's visualizer, TensorBoard's for example: for each BNET the share of
     the kernels' energy outside the centre and their distance from Dirac, as in
-    `bnet_mm.analysis.learnt_kernels`, and for each picture a strip of the maps of
+    `bnet_mm.analysis.learnt_kernels`, and for each image a strip of the maps of
     `bnet_mm.analysis.heatmap`.
 
     It takes no random numbers and leaves the model as it was: the training is the same, bit for
@@ -44,16 +44,16 @@ class BNETVisHook(Hook):
     there is no time for maps. A failure is logged, and the training goes on without the hook.
 
     Args:
-        images: files of pictures or videos; by default the first three of the validation set, or
+        images: files of images or videos; by default the first three of the validation set, or
             of the training set where there is none.
         interval: iterations from one time to the next; by default an epoch, or 1000 iterations
             where the loop counts these.
         layers: names of the BNETs to draw; by default the last one of each stage.
-        longest: pixels of the pictures' longer side.
+        longest: pixels of the images' longer side.
         time_share: which share of the training's time it may take.
 
     Raises:
-        InputError: at the start of the training, if the model has no BNET, a picture cannot be
+        InputError: at the start of the training, if the model has no BNET, an image cannot be
             read, or there is no map of the layers.
     """
 
@@ -81,12 +81,12 @@ class BNETVisHook(Hook):
         self._names = chosen_layers(model, list(self.layers) if self.layers else None)
         if not is_main_process():
             return
-        self._pictures = list(self._read_pictures(runner))
+        self._images = list(self._read_images(runner))
         with self._budget.spent_on('statistics'):
             self._statistics(model)
-        with self._budget.spent_on('maps', len(self._pictures)):
-            for name, picture in self._pictures[:1]:
-                self._strip(model, name, picture)
+        with self._budget.spent_on('maps', len(self._images)):
+            for name, image in self._images[:1]:
+                self._strip(model, name, image)
         self._model = model
 
     def after_train_iter(
@@ -115,8 +115,8 @@ class BNETVisHook(Hook):
                     runner.visualizer.add_scalars(self._statistics(self._model), step)
             if self._budget.allows('maps'):
                 with self._budget.spent_on('maps'):
-                    for name, picture in self._pictures:
-                        strip = self._strip(self._model, name, picture)
+                    for name, image in self._images:
+                        strip = self._strip(self._model, name, image)
                         runner.visualizer.add_image(f'heatmap_{name}', strip, step)
         except Exception:  # whatever it is, it is not worth a training
             self._model = None
@@ -129,21 +129,21 @@ class BNETVisHook(Hook):
             scalars[f'{KERNEL_SCALARS}{kernel.layer}/distance'] = kernel.distance
         return scalars
 
-    def _strip(self, model: nn.Module, name: str, picture: np.ndarray) -> np.ndarray:
-        """Returns a picture and its heat maps side by side, `(H, W, 3)` bytes, RGB."""
+    def _strip(self, model: nn.Module, name: str, image: np.ndarray) -> np.ndarray:
+        """Returns an image and its heat maps side by side, `(H, W, 3)` bytes, RGB."""
         with _evaluating(model):
-            [maps] = heat_maps(model, preprocessed(picture, model), self._names)
-        return np.hstack([panel for _, panel in heat_map_row(picture, maps).panels()])
+            [maps] = heat_maps(model, preprocessed(image, model), self._names)
+        return np.hstack([panel for _, panel in heat_map_row(image, maps).panels()])
 
-    def _read_pictures(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
+    def _read_images(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
         paths = self.images
         if paths is None:
             loop = runner.val_loop or runner.train_loop
             paths = files_of(loop.dataloader.dataset, OF_DATASET)
         used: set[str] = set()
         for path in paths:
-            name, picture = next(iter(pictures_of(Path(path), 1)))
-            yield free_name(name, used), no_longer_than(picture, self.longest, STRIDE)
+            name, image = next(iter(images_of(Path(path), 1)))
+            yield free_name(name, used), no_longer_than(image, self.longest, STRIDE)
 
 
 class Budget:

@@ -1,4 +1,4 @@
-"""Attention maps: Grad-CAM where it is known in closed form, activation exactly, odd pictures."""
+"""Attention maps: Grad-CAM where it is known in closed form, activation exactly, odd images."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bnet_mm.analysis import pictures
+from bnet_mm.analysis import images
 from bnet_mm.analysis.attention import attention_maps
 from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.engine.config import load_config
@@ -65,7 +65,7 @@ def test_of_a_detector_it_is_activation(tiny_config):
     assert seen.label is None and len(seen.maps) == 4
     for attention, features in zip(seen.maps, model.backbone(x), strict=True):
         torch.testing.assert_close(attention.map, features[0].square().sum(0).detach())
-    with pytest.raises(InputError, match='has no classes of pictures'):
+    with pytest.raises(InputError, match='has no classes of images'):
         attention_maps(model, x, last_blocks(model), 1)
 
 
@@ -113,10 +113,10 @@ def test_maps_and_classes_that_are_not_there():
         attention_maps(model, x, ['head.fc'])
 
 
-def test_pictures_are_looked_at_in_the_size_of_the_test():
-    assert pictures.tested_side(load_config(CLASSIFIER)) == 112
+def test_images_are_looked_at_in_the_size_of_the_test():
+    assert images.tested_side(load_config(CLASSIFIER)) == 112
     segmentor = load_config(ROOT / 'configs/demo/pspnet_r18_bnet3_demo.py')
-    assert pictures.tested_side(segmentor) is None
+    assert images.tested_side(segmentor) is None
 
 
 def test_two_models_side_by_side(call_tool, tmp_path):
@@ -137,10 +137,10 @@ def test_two_models_side_by_side(call_tool, tmp_path):
         with Image.open(file) as sheet:
             assert sheet.size[1] > 300 and np.asarray(sheet).std() > 10
     for args, sentence in (
-        (pairs, 'and then pictures'),
-        ((CLASSIFIER, 'bnet.pth', 'gone.png'), 'there is no picture gone.png'),
+        (pairs, 'and then images'),
+        ((CLASSIFIER, 'bnet.pth', 'gone.png'), 'there is no image gone.png'),
         ((TWIN, 'bnet.pth', 'grey.png'), 'kernels, the model plain batch normalization'),
-        ((CLASSIFIER, 'bnet.pth', TWIN, 'grey.png'), 'and then pictures'),
+        ((CLASSIFIER, 'bnet.pth', TWIN, 'grey.png'), 'and then images'),
     ):
         wrong = call_tool('analyze.py', 'attention', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr, wrong.stderr[-500:]

@@ -82,8 +82,8 @@ def test_the_tool(runs, run_tool, call_tool, tmp_path):
     result = run_tool('compare.py', *runs, '--plot', 'plots/curves.png', check=True)
     shown = ' '.join(result.stdout.split())
     assert all(part in shown for part in ('+3.67 (p = ', ' +0.5 ', '62.83 ± 0.76')), shown
-    with Image.open(tmp_path / 'plots/curves.png') as picture:
-        assert picture.size[0] > 1000
+    with Image.open(tmp_path / 'plots/curves.png') as image:
+        assert image.size[0] > 1000
     found = json.loads(call_tool('compare.py', *runs, '--json', check=True).stdout)
     assert [group['norm'] for group in found] == ['BN', 'BNET-3']
     wrong = call_tool('compare.py', tmp_path / 'gone')

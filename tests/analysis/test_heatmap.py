@@ -1,4 +1,4 @@
-"""Heat maps: the line exactly, known enhancement exactly, plain norms flat, odd pictures drawn."""
+"""Heat maps: the line exactly, known enhancement exactly, plain norms flat, odd images drawn."""
 
 from pathlib import Path
 
@@ -78,16 +78,16 @@ def checkpoint(tmp_path):
     return tmp_path / 'x.pth'
 
 
-def test_odd_pictures_videos_and_wrong_input(checkpoint, call_tool, tmp_path, demo_ucf101):
+def test_odd_images_videos_and_wrong_input(checkpoint, call_tool, tmp_path, demo_ucf101):
     rng = np.random.default_rng(0)
     sizes = {'tiny.png': (5, 3), 'portrait.jpg': (300, 90), 'wide.png': (40, 700)}
     for name, size in sizes.items():
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 255, (*size, 3), np.uint8))
     cv2.imwrite(str(tmp_path / 'grey.png'), rng.integers(0, 255, (120, 90), np.uint8))
     video = next(demo_ucf101.rglob('*.avi'))
-    pictures = [tmp_path / name for name in (*sizes, 'grey.png')]
+    images = [tmp_path / name for name in (*sizes, 'grey.png')]
     result = call_tool(
-        'analyze.py', 'heatmap', CONFIG, checkpoint, *pictures, video, '--frames', 2,
+        'analyze.py', 'heatmap', CONFIG, checkpoint, *images, video, '--frames', 2,
         '--out', 'maps', check=True,
     )  # fmt: skip
     written = [tmp_path / line for line in result.stdout.split() if line.endswith('.png')]
@@ -98,9 +98,9 @@ def test_odd_pictures_videos_and_wrong_input(checkpoint, call_tool, tmp_path, de
     (tmp_path / 'broken.png').write_bytes(b'nothing')
     plain = ROOT / 'configs/resnet18_bn_100e_in1k.py'
     for args, sentence in (
-        ((CONFIG, checkpoint, tmp_path / 'gone.png'), 'there is no picture'),
-        ((CONFIG, checkpoint, tmp_path / 'broken.png'), 'cannot be read as a picture'),
-        ((plain, checkpoint, pictures[0]), 'kernels, the model plain batch normalization'),
+        ((CONFIG, checkpoint, tmp_path / 'gone.png'), 'there is no image'),
+        ((CONFIG, checkpoint, tmp_path / 'broken.png'), 'cannot be read as an image'),
+        ((plain, checkpoint, images[0]), 'kernels, the model plain batch normalization'),
     ):
         wrong = call_tool('analyze.py', 'heatmap', *args)
         assert wrong.returncode == 2 and sentence in wrong.stderr
@@ -109,19 +109,19 @@ def test_odd_pictures_videos_and_wrong_input(checkpoint, call_tool, tmp_path, de
     twin = build_model(load_config(ROOT / 'configs/demo/resnet18_bn_demo.py'))
     torch.save({'state_dict': twin.state_dict(), 'meta': {}}, tmp_path / 'bn.pth')
     flat = call_tool(
-        'analyze.py', 'heatmap', CONFIG, 'bn.pth', pictures[0], '--out', 'flat', check=True
+        'analyze.py', 'heatmap', CONFIG, 'bn.pth', images[0], '--out', 'flat', check=True
     )
     assert 'the kernels in bn.pth are zero outside their centres' in flat.stderr
 
 
-def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_config):
+def test_bnets_of_heads_where_they_see_the_whole_image(tiny_segmentor, tiny_config):
     norm = {'norm_cfg.type': 'BNET', 'norm_cfg.k': 3}
     head = {f'model.decode_head.{key}': value for key, value in norm.items()}
     segmentor = build_model(load_config(tiny_segmentor, head))
     layers = ['backbone.layer4.1.bn2', 'decode_head.bottleneck.bn']
-    of_pictures = heat_maps(segmentor, torch.randn(2, 3, 64, 96), layers)
-    assert [[m.layer for m in maps] for maps in of_pictures] == [layers, layers]
-    assert of_pictures[1][1].above.shape == (8, 12)
+    of_images = heat_maps(segmentor, torch.randn(2, 3, 64, 96), layers)
+    assert [[m.layer for m in maps] for maps in of_images] == [layers, layers]
+    assert of_images[1][1].above.shape == (8, 12)
 
     box_head = {
         'model.roi_head.bbox_head.type': 'Shared4Conv1FCBBoxHead',
@@ -129,7 +129,7 @@ def test_bnets_of_heads_where_they_see_the_whole_picture(tiny_segmentor, tiny_co
     }
     detector = build_model(load_config(tiny_config, box_head))
     name = 'roi_head.bbox_head.shared_convs.0.bn'
-    with pytest.raises(InputError, match=f'{name} sees regions of a picture'):
+    with pytest.raises(InputError, match=f'{name} sees regions of an image'):
         heat_maps(detector, torch.randn(1, 3, 64, 96), [name])
 
 
@@ -145,7 +145,7 @@ def test_frames_of_a_clip_are_shifted_between(tiny_recognizer):
     clip = torch.randn(4, 3, 64, 64)
     moving = heat_maps(model, clip, layers)
     assert len(moving) == 4 and moving[3][1].above.shape == (2, 2)
-    # One picture is a clip that stands still.
+    # One image is a clip that stands still.
     [still] = heat_maps(model, clip[:1], layers)
     same = heat_maps(model, clip[:1].expand(4, -1, -1, -1), layers)
     assert torch.equal(still[0].above, same[0][0].above)

@@ -58,7 +58,7 @@ def test_networks_without_a_map_or_a_gradient_are_named():
     with pytest.raises(InputError, match=r'cannot run on an image of 2x2.*--size'):
         receptive_field(nn.Sequential(conv), 2)
     nn.init.zeros_(conv.weight)
-    with pytest.raises(InputError, match='last map does not depend on the picture'):
+    with pytest.raises(InputError, match='last map does not depend on the image'):
         receptive_field(nn.Sequential(conv), 32)
 
 

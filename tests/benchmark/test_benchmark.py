@@ -69,17 +69,17 @@ def test_a_row_for_each_map_size_and_format():
 
 
 def test_command_line(tmp_path):
-    picture = tmp_path / 'cost.png'
+    image = tmp_path / 'cost.png'
     result = run(
         *('--map', '1', '4', '6', '5', '--k', '3', '--model', 'resnet18', '--batch', '2'),
-        *('--shape', '32', '32', '--rounds', '1', '--json', '--plot', str(picture)),
+        *('--shape', '32', '32', '--rounds', '1', '--json', '--plot', str(image)),
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found['machine']['torch'] == torch.__version__
     assert len(found['layers']) == 2
     assert {row['peer'] for row in found['models']} == {BN, TWO_LINES, OURS}
-    assert picture.read_bytes().startswith(b'\x89PNG')
+    assert image.read_bytes().startswith(b'\x89PNG')
 
 
 def test_inference_before_and_after_deployment():

@@ -10,12 +10,10 @@ here=$PWD
 folder=${1:-$(mktemp -d)}
 oldest_torch=2.6.0
 oldest_torchvision=0.21.0
-alone=(tests/norm/test_bnet.py tests/norm/test_formats.py tests/norm/test_fused.py
-  tests/norm/test_kernels.py tests/norm/test_memory.py tests/test_placement.py
-  tests/checkpoint/test_reading.py tests/checkpoint/test_writing.py tests/checkpoint/test_cifar.py)
-with_mmengine=(tests/norm tests/optim tests/test_placement.py tests/test_compat.py
-  tests/backbones/test_mmdet.py tests/backbones/test_mmseg.py tests/backbones/test_mmaction.py
-  tests/checkpoint tests/engine/test_resume.py tests/engine/test_train_and_test.py)
+alone=(tests/kernels tests/layers tests/models tests/checkpoint/test_reading.py
+  tests/checkpoint/test_writing.py tests/checkpoint/test_cifar.py)
+with_mmengine=(tests/kernels tests/layers tests/models tests/openmmlab tests/checkpoint
+  tests/engine/test_resume.py tests/engine/test_train_and_test.py)
 status=0
 
 [ -x .venv/bin/python ] || make env

@@ -82,9 +82,9 @@ def test_classifier(checkpoint, tmp_path):
         assert not any(isinstance(module, EnhancedNorm) for module in loaded.modules())
         assert loaded.fusion == fusion and not loaded.training
         assert loaded.dataset_meta == {**META, 'palette': np.eye(3, dtype=int).tolist()}
-        picture = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+        image = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
         model._config, model._dataset_meta = cfg, model.dataset_meta
-        theirs, ours = (ImageClassificationInferencer(m)(picture)[0] for m in (model, loaded))
+        theirs, ours = (ImageClassificationInferencer(m)(image)[0] for m in (model, loaded))
         assert ours['pred_class'] == theirs['pred_class'] in META['classes']
         np.testing.assert_allclose(ours['pred_scores'], theirs['pred_scores'], rtol=1e-3)
     assert 'training' not in (tmp_path / 'out.pth').read_bytes().decode('latin1')
@@ -99,8 +99,8 @@ def test_detector(tiny_config, checkpoint, tmp_path):
     deploy(cfg, weights, tmp_path / 'out.pth', shape=(64, 64))
     loaded = load(tmp_path / 'out.pth')
     assert loaded.dataset_meta == {'classes': tuple('abcdefgh'), 'palette': 'random'}
-    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    theirs, ours = (inference_detector(m, picture).pred_instances for m in (model, loaded))
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    theirs, ours = (inference_detector(m, image).pred_instances for m in (model, loaded))
     assert len(ours) == len(theirs) > 0
     assert close(ours.scores, theirs.scores) and close(ours.bboxes, theirs.bboxes)
 
@@ -113,8 +113,8 @@ def test_segmentor(tiny_segmentor, checkpoint, tmp_path):
     fusion = deploy(cfg, weights, tmp_path / 'out.pth', shape=(64, 96))
     assert fusion.left == {'auxiliary_head.convs.0.bn': 'it was not used on the sample input'}
     loaded = load(tmp_path / 'out.pth')
-    picture = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    theirs, ours = (inference_model(m, picture).seg_logits.data for m in (model, loaded))
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    theirs, ours = (inference_model(m, image).seg_logits.data for m in (model, loaded))
     assert close(ours, theirs)
 
 
@@ -133,8 +133,8 @@ def test_recognizer(tiny_recognizer, demo_ucf101, checkpoint, tmp_path):
 
 def test_command_line(tiny_config, checkpoint, run_tool, call_tool, demo_coco, tmp_path):
     _, weights = checkpoint(load_config(tiny_config))
-    picture = next(iter(sorted((demo_coco / 'val2017').iterdir())))
-    args = (tiny_config, weights, 'out.pth', '--shape', 64, 64, '--image', picture)
+    image = next(iter(sorted((demo_coco / 'val2017').iterdir())))
+    args = (tiny_config, weights, 'out.pth', '--shape', 64, 64, '--image', image)
     said = run_tool('deploy.py', *args, check=True).stdout
     assert 'kernels (k = 5) remain' in said and said.splitlines()[-1] == 'wrote out.pth'
     assert load(tmp_path / 'out.pth').fusion.ends
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_said(checkpoint, tmp_path, trained):
 
     refused('device nowhere cannot be used', device='nowhere')
     refused('there is no file', weights=tmp_path / 'no.pth')
-    refused('image none.png cannot be read', image='none.png')
+    refused('there is no image none.png', image='none.png')
     refused('of no OpenMMLab library', cfg=Config(dict(model=dict(type='X'))))
     deeper = Config(deepcopy(CLASSIFIER))
     deeper.model.backbone.depth = 34

@@ -69,7 +69,7 @@ def test_long_sums_in_float64(trained):
     assert fuse(model, shape=(12, 12)).fusion.folded
 
 
-def test_no_pictures_and_tracing(trained):
+def test_no_images_and_tracing(trained):
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), BNET(4, k=5), nn.ReLU()))
     fused = fuse(model)
     x = torch.randn(2, 3, 9, 8)
@@ -357,8 +357,8 @@ def test_inputs(trained, equal):
             super().__init__()
             self.conv, self.bn = nn.Conv2d(1, 4, 3), BNET(4)
 
-        def forward(self, picture, indices):
-            return self.bn(self.conv(picture))[indices]
+        def forward(self, image, indices):
+            return self.bn(self.conv(image))[indices]
 
     model = trained(Two())
     with pytest.raises(InputError, match=r'Two cannot be run on these inputs \(TypeError'):
@@ -368,7 +368,7 @@ def test_inputs(trained, equal):
     called = fuse(model, lambda m: m(inputs[0].to(m.conv.weight), inputs[1]))
     assert called.fusion.folded == {'bn': ['conv']}
     with pytest.raises(InputError, match='inputs must be'):
-        fuse(model, 'picture.png')
+        fuse(model, 'image.png')
     with pytest.raises(InputError, match='gave no tensors'):
         fuse(model, lambda m: None)
     with pytest.raises(InputError, match='no convolution'):

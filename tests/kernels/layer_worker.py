@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bnet_mm.layers import BNET, SyncBNET
 
-# How many of the joined batch's pictures each process has.
+# How many of the joined batch's images each process has.
 SPLITS = {2: [(3, 3), (5, 1), (6, 0)], 4: [(2, 2, 1, 1), (0, 3, 0, 3)]}
 
 
@@ -44,7 +44,7 @@ def randomize(net: nn.Module) -> nn.Module:
 
 def run(net: nn.Module, x: torch.Tensor, total: int) -> torch.Tensor:
     y = net(x)
-    # DDP takes the mean over processes; the whole batch's loss is a sum over pictures.
+    # DDP takes the mean over processes; the whole batch's loss is a sum over images.
     (y.square().flatten(1).sum() * dist.get_world_size() / total).backward()
     return y
 

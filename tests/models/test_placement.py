@@ -162,7 +162,7 @@ def test_a_norm_that_does_more_than_normalize_is_named_and_nothing_is_changed():
 @pytest.mark.parametrize(
     ('conv', 'norm'), [(nn.Conv1d, nn.BatchNorm1d), (nn.Conv3d, nn.BatchNorm3d)]
 )
-def test_norms_of_other_than_pictures_are_refused(conv, norm):
+def test_norms_of_other_than_images_are_refused(conv, norm):
     model = nn.Sequential(conv(3, 4, 1), norm(4))
     with pytest.raises(InputError, match=f'1 is a {norm.__name__}, not a BatchNorm2d'):
         enhance(model, 3, 'all')

@@ -133,7 +133,7 @@ def test_mmcvs_own_synchronized_norm_is_refused_by_name(k, process_group):
         ('Conv3d', (2, 3, 5, 6, 7), r'got 5-D of shape \(2, 4, 5, 6, 7\); 3-D networks .* keep'),
     ],
 )
-def test_networks_of_other_than_pictures_are_refused_by_name(conv, shape, sentence, norm, k):
+def test_networks_of_other_than_images_are_refused_by_name(conv, shape, sentence, norm, k):
     module = ConvModule(3, 4, 1, conv_cfg=dict(type=conv), norm_cfg=dict(type=norm, k=k))
     for training in (True, False):
         with pytest.raises(InputError, match=f'{norm}: .*{sentence}'):

@@ -1,4 +1,4 @@
-"""Pictures as models see them: what each library's own loading and preprocessor give."""
+"""Images as models see them: what each library's own loading and preprocessor give."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ CLIP = ('DecordInit', {'type': 'SampleFrames', 'clip_len': 1, 'num_clips': 1}, '
 
 @pytest.fixture(scope='module')
 def blue_and_orange(tmp_path_factory):
-    """A picture and a video of the same two colours, which no swapped channel leaves alike."""
+    """An image and a video of the same two colours, which no swapped channel leaves alike."""
     folder = tmp_path_factory.mktemp('colours')
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:32], picture[32:] = (220, 60, 20), (10, 130, 240)  # BGR
-    cv2.imwrite(str(folder / 'p.png'), picture)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32], image[32:] = (220, 60, 20), (10, 130, 240)  # BGR
+    cv2.imwrite(str(folder / 'p.png'), image)
     video = cv2.VideoWriter(str(folder / 'v.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64))
     for _ in range(4):
-        video.write(picture)
+        video.write(image)
     video.release()
-    return picture, folder
+    return image, folder
 
 
 def seen(model, scope: str, steps, sample: dict) -> torch.Tensor:
@@ -50,8 +50,8 @@ def seen(model, scope: str, steps, sample: dict) -> torch.Tensor:
         ('resnet18_bnet3_100e_in1k', 'PackInputs'),
     ],
 )
-def test_pictures(config, pack, blue_and_orange):
-    picture, folder = blue_and_orange
+def test_images(config, pack, blue_and_orange):
+    image, folder = blue_and_orange
     cfg = load_config(ROOT / f'configs/{config}.py')
     model = build_model(cfg)
     sample = {'img_path': str(folder / 'p.png'), 'seg_fields': [], 'reduce_zero_label': False}
@@ -59,23 +59,23 @@ def test_pictures(config, pack, blue_and_orange):
         model.data_preprocessor.test_cfg = None
     pack = {'type': pack, 'meta_keys': ('img_path', 'img_shape', 'ori_shape')}
     theirs = seen(model, cfg.default_scope, (PICTURE, pack), sample)
-    torch.testing.assert_close(preprocessed(picture, model), theirs)
+    torch.testing.assert_close(preprocessed(image, model), theirs)
 
 
 def test_video_frames(blue_and_orange):
-    picture, folder = blue_and_orange
+    image, folder = blue_and_orange
     cfg = load_config(ROOT / 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rgb.py')
     model = build_model(cfg)
     sample = {'filename': str(folder / 'v.avi'), 'start_index': 0, 'modality': 'RGB', 'label': 0}
     theirs = seen(model, 'mmaction', (*CLIP, 'PackActionInputs'), sample)
-    ours, theirs = (t[..., 8:24, 8:24] for t in (preprocessed(picture, model), theirs))
+    ours, theirs = (t[..., 8:24, 8:24] for t in (preprocessed(image, model), theirs))
     torch.testing.assert_close(ours, theirs, atol=0.15, rtol=0)
 
 
 def test_cifar():
     cfg = load_config(ROOT / 'configs/resnet20_bnet3_cifar10.py')
     model = build_model(cfg)
-    picture = np.full((32, 32, 3), (10, 130, 240), np.uint8)  # BGR
-    rgb = torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)
+    image = np.full((32, 32, 3), (10, 130, 240), np.uint8)  # BGR
+    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)
     theirs = model.data_preprocessor({'inputs': [rgb]})['inputs']
-    torch.testing.assert_close(preprocessed(picture, model), theirs)
+    torch.testing.assert_close(preprocessed(image, model), theirs)

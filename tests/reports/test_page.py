@@ -100,7 +100,7 @@ def test_a_whole_report_in_a_browser(detectors, run_tool, tmp_path):
     assert bnets == batch_norms and bnets.endswith(' MiB')
     for column in TABLE_14:
         assert re.fullmatch(r'\d+\.\d\d paper [\d.]+', page.row(column)[0])
-    # Attention: picture by picture, and the networks in the order of the command line.
+    # Attention: image by image, and the networks in the order of the command line.
     shown = re.findall(r'<h3>(\S+), (\S+) after epoch 2</h3>', file.read_text())
     assert [label for _, label in shown] == ['BNET-5'] * 3 + ['BN', 'BNET-5'] * 3
     assert [name for name, _ in shown[3::2]] == [name for name, _ in shown[:3]]
@@ -125,11 +125,11 @@ def in_a_browser(file: Path) -> None:
             assert said == []
             assert page.evaluate('document.documentElement.scrollWidth') <= width
             assert page.evaluate(OVERFLOW) == [] and page.evaluate(CUT) == []
-            pictures = page.evaluate(
+            images = page.evaluate(
                 '[...document.images].map(i => [i.complete, i.naturalWidth, i.width, i.alt])'
             )
-            assert len(pictures) > 25
-            assert all(complete and own and shown and alt for complete, own, shown, alt in pictures)
+            assert len(images) > 25
+            assert all(complete and own and shown and alt for complete, own, shown, alt in images)
             page.close()
         browser.close()
 
@@ -169,9 +169,9 @@ def test_what_cannot_be_made_says_why_in_its_place(work_dir, call_tool, tmp_path
     assert page.titles == ['Configs', 'Metrics', 'Curves', 'Heat maps', 'Attention']
     said = '\n'.join(page.missing)
     assert 'Nothing was evaluated while these trained' in said
-    assert 'imagenet' in said  # there is no test set to take pictures from
-    picture = ROOT / 'docs/demo_detections.jpg'
-    call_tool('report.py', run, '--skip', 'speed', 'costs', '--images', picture, check=True)
+    assert 'imagenet' in said  # there is no test set to take images from
+    image = ROOT / 'docs/demo_detections.jpg'
+    call_tool('report.py', run, '--skip', 'speed', 'costs', '--images', image, check=True)
     said = Page((tmp_path / 'report.html').read_text()).missing
     assert sum(f'{run} has no checkpoint' in reason for reason in said) == 2
     skipped = [section for section in SECTIONS if section != 'configs']

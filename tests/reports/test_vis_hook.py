@@ -42,17 +42,17 @@ def test_it_logs_to_every_backend_and_the_training_stays_the_same(tiny_config, r
         options = ('--cfg-options', 'train_cfg.max_epochs=1', '--work-dir', name)
         run_tool('train.py', path, *options, '--no-validate', check=True)
     logged = [r for r in scalars_of(tmp_path / 'with') if any('kernels/' in key for key in r)]
-    assert [record['step'] for record in logged] == [2]  # 12 pictures, 4 a batch
+    assert [record['step'] for record in logged] == [2]  # 12 images, 4 a batch
     names = {key for key in logged[0] if key.startswith('kernels/')}
     assert len(names) == 16 and 'kernels/backbone.layer4.1.bn2/outside' in names
-    pictures = list((tmp_path / 'with').glob('*/vis_data/vis_image/heatmap_*_2.png'))
-    assert len(pictures) == 3
+    images = list((tmp_path / 'with').glob('*/vis_data/vis_image/heatmap_*_2.png'))
+    assert len(images) == 3
     [events] = (tmp_path / 'with').glob('*/vis_data/events.out.tfevents.*')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(events)).Reload().Tags()
     assert names <= set(found['scalars'])
-    assert sorted(found['images']) == sorted(p.name.removesuffix('_2.png') for p in pictures)
+    assert sorted(found['images']) == sorted(p.name.removesuffix('_2.png') for p in images)
     ours, plain = (
         torch.load(tmp_path / f'{name}/epoch_1.pth', weights_only=False)['state_dict']
         for name in ('with', 'without')
@@ -97,8 +97,8 @@ def test_it_never_takes_more_than_its_share(maps, monkeypatch, caplog):
 
     hook = vis_hook.BNETVisHook()
     hook._budget, hook._model = vis_hook.Budget(0.01), torch.nn.Module()
-    hook._pictures = [('a', None)]
-    hook._statistics, hook._strip = lambda model: {}, lambda model, name, picture: None
+    hook._images = [('a', None)]
+    hook._statistics, hook._strip = lambda model: {}, lambda model, name, image: None
     for what, cost in (('statistics', 0.002), ('maps', maps)):
         with hook._budget.spent_on(what):
             clock.now += cost
@@ -141,9 +141,9 @@ class Failing(BNETVisHook):
     assert 'no space left on device' in said and (tmp_path / 'w/epoch_1.pth').is_file()
 
 
-def test_a_missing_layer_and_a_missing_picture_are_named(tiny_config, refused, tmp_path):
+def test_a_missing_layer_and_a_missing_image_are_named(tiny_config, refused, tmp_path):
     for entries, sentence in (
-        ("dict(type='BNETVisHook', images=['gone.jpg'])", 'there is no picture gone.jpg'),
+        ("dict(type='BNETVisHook', images=['gone.jpg'])", 'there is no image gone.jpg'),
         ("dict(type='BNETVisHook', layers=['layer9'])", 'no BNET is called layer9'),
     ):
         assert sentence in refused(config(tmp_path / 'wrong.py', tiny_config, entries))

@@ -1,4 +1,4 @@
-"""The page: sections of tables and pictures, in one file of HTML."""
+"""The page: sections of tables and figures, in one file of HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from bnet_mm.reports.table import Table
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture.
+class Figure:
+    """A figure.
 
     Attributes:
         address: `data:` address; the page has no other.
@@ -26,16 +26,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures that belong together.
+    """Figures that belong together.
 
     Attributes:
         title: above them, or ''.
-        pictures: in reading order.
-        small: several in a row even on a phone; for pictures without text.
+        figures: in reading order.
+        small: several in a row even on a phone; for figures without text.
     """
 
     title: str
-    pictures: Sequence[Picture]
+    figures: Sequence[Figure]
     small: bool = False
 
 

@@ -39,7 +39,7 @@ def write_report(
         file: the page.
         configs: the folder of this package's configs, whose metafiles hold the paper's figures.
         folder: of the kept results.
-        images: pictures or videos to look at; the first ones of the test set by default.
+        images: images or videos to look at; the first ones of the test set by default.
         skip: sections to leave out.
         say: is told what is being done.
 

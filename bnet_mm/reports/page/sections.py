@@ -14,8 +14,8 @@ from bnet_mm.analysis.comparison import LOSS, compare, papers_figures
 from bnet_mm.analysis.complexity import CostRow, config_costs, paper_row
 from bnet_mm.analysis.counting import Complexity
 from bnet_mm.analysis.detections import annotation_file, annotations_of, detect
+from bnet_mm.analysis.images import no_longer_than
 from bnet_mm.analysis.layers import NoBNETError, chosen_layers
-from bnet_mm.analysis.pictures import no_longer_than
 from bnet_mm.analysis.tide import ErrorRow, errors_of_detections
 from bnet_mm.benchmark.compared import ROUNDS, measure
 from bnet_mm.benchmark.machine import describe
@@ -32,7 +32,7 @@ from bnet_mm.reports.figures import Row, embed_figure, embed_image
 from bnet_mm.reports.maps import Looking, attention_rows, heat_map_rows
 from bnet_mm.reports.page.compared import Compared
 from bnet_mm.reports.page.kept import Kept, digest, file_mark
-from bnet_mm.reports.page.page import Gallery, Picture, Section
+from bnet_mm.reports.page.page import Figure, Gallery, Section
 from bnet_mm.reports.table import Table
 
 # Entries in which configs differ that say nothing of the experiment.
@@ -50,7 +50,7 @@ def configs_section(compared: Sequence[Compared]) -> Section:
         ('norm', [c.group.norm for c in compared]),
         ('seeds', [_seeds(c) for c in compared]),
         ('trained until', [_progress(c) for c in compared]),
-        ('pictures a batch', [_batch(c) for c in compared]),
+        ('images per batch', [_batch(c) for c in compared]),
         ('time of an iteration', [_iteration(c) for c in compared]),
     ]
     tables = [Table(['', *_labels(compared)], [[name, *cells] for name, cells in rows])]
@@ -87,15 +87,15 @@ def curves_section(compared: Sequence[Compared]) -> Section:
     stepped = not counts_differ(runs)
     galleries = []
     for name in (LOSS, metric) if metric else (LOSS,):
-        pictures = []
+        figures = []
         for over_time in [False] * stepped + [True] * timed:
             canvas = Canvas(figsize=CURVE, layout='constrained')
             draw_curves(canvas.subplots(), groups, name, over_time, _labels(compared))
             over = 'hours of training' if over_time else 'epochs or iterations'
-            pictures.append(Picture(embed_figure(canvas), f'{name} over {over}'))
-        galleries.append(Gallery('', pictures))
+            figures.append(Figure(embed_figure(canvas), f'{name} over {over}'))
+        galleries.append(Gallery('', figures))
     missing = []
-    if not galleries[0].pictures:
+    if not galleries[0].figures:
         missing.append(
             'Some trainings count epochs and some iterations, and not all logged the time: there '
             'is no axis that they share.'
@@ -206,9 +206,9 @@ def attention_section(compared: Sequence[Compared], images: Sequence[Path], kept
             of_models.append(_galleries(kept, 'attention', what, c, images, _attention_rows))
         except InputError as error:
             missing.append(f'{c.label}: {error}')
-    # Picture by picture, the networks below one another; of clips one can show more frames.
-    by_picture = zip_longest(*of_models)
-    ordered = [gallery for of_picture in by_picture for gallery in of_picture if gallery]
+    # Image by image, the networks below one another; of clips one can show more frames.
+    by_image = zip_longest(*of_models)
+    ordered = [gallery for of_image in by_image for gallery in of_image if gallery]
     text = (
         'The last block of each stage: evidence for the class that the network itself finds '
         '(Grad-CAM) or, of detectors, activation.'
@@ -322,7 +322,7 @@ def _galleries(
         lambda: [[name, _panels(row)] for image in images for name, row in rows_of(c, image)],
     )
     return [
-        Gallery(f'{name}, {c.label} after {c.trained_for()}', [Picture(*p) for p in panels], True)
+        Gallery(f'{name}, {c.label} after {c.trained_for()}', [Figure(*p) for p in panels], True)
         for name, panels in found
     ]
 
@@ -338,7 +338,7 @@ def _attention_rows(c: Compared, image: Path) -> list[tuple[str, Row]]:
 
 
 def _panels(row: Row) -> list[list[str]]:
-    """Returns address and caption of the picture and of each map."""
+    """Returns address and caption of the image and of each map."""
     return [
         [embed_image(no_longer_than(panel, LONGEST)), title.replace('\n', ', ')]
         for title, panel in row.panels()
@@ -364,7 +364,7 @@ def _error_figures(kind: str, rows: Sequence[ErrorRow]) -> Gallery:
             frameon=False,
         )  # fmt: skip
         shares = [f'{name} {100 * share:.0f} %' for name, share in row.shares().items()]
-        pies.append(Picture(embed_figure(figure), f'{row.name}, {kind}: {", ".join(shares)}'))
+        pies.append(Figure(embed_figure(figure), f'{row.name}, {kind}: {", ".join(shares)}'))
     costs = Canvas(figsize=(4.2, 3.4), layout='constrained')
     draw_costs(costs.subplots(), rows)
-    return Gallery('', [*pies, Picture(embed_figure(costs), f'What each error costs, {kind}')])
+    return Gallery('', [*pies, Figure(embed_figure(costs), f'What each error costs, {kind}')])

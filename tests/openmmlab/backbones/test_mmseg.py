@@ -122,7 +122,7 @@ def test_heads_take_bnet_with_one_pixel_maps(head):
     assert all(model.get_submodule(name).dw.weight.grad is not None for name in in_head)
 
 
-def test_one_picture_of_one_pixel_fails_as_batch_norm_does():
+def test_one_image_of_one_pixel_fails_as_batch_norm_does():
     for kind in ('BN', 'BNET'):
         model = segmentor(**{'model.decode_head.norm_cfg': dict(type=kind, _delete_=True)})
         model = revert_sync_batchnorm(model).train()

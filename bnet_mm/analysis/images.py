@@ -1,4 +1,4 @@
-"""The pictures and the frames of videos that analyses look at."""
+"""The images and the frames of videos that analyses look at."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,53 +8,39 @@ import numpy as np
 from mmengine.config import Config
 
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.running import read_image
 
 VIDEOS = {'.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
-LONGEST, SHORTEST = 1024, 64  # pixels of a picture's sides
+LONGEST, SHORTEST = 1024, 64  # pixels of an image's sides
 STRIDE = 32
 
 
-def pictures_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields name and `(H, W, 3)` bytes, BGR, of a picture, or of a video's frames.
+def images_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields name and `(H, W, 3)` bytes, BGR, of an image, or of a video's frames.
 
     Args:
-        path: a picture in any format that OpenCV reads, grey ones too, or a video.
+        path: an image in any format that OpenCV reads, grey ones too, or a video.
         frames: how many of a video, evenly spread.
 
     Raises:
         InputError: it cannot be read.
     """
-    if not path.is_file():
-        raise InputError(f'there is no picture {path}')
     if path.suffix.lower() not in VIDEOS:
-        yield path.stem, _read_picture(path)
+        yield path.stem, read_image(path)
         return
+    if not path.is_file():
+        raise InputError(f'there is no video {path}')
     video = cv2.VideoCapture(str(path))
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     try:
         for index in np.linspace(0, max(count - 1, 0), min(frames, max(count, 1))).astype(int):
             video.set(cv2.CAP_PROP_POS_FRAMES, int(index))
-            read, picture = video.read()
+            read, image = video.read()
             if not read:
                 raise InputError(f'{path} cannot be read as a video at frame {index}')
-            yield f'{path.stem}_{index:05d}', picture
+            yield f'{path.stem}_{index:05d}', image
     finally:
         video.release()
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    try:
-        contents = np.fromfile(path, np.uint8)
-        picture = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
-    except (OSError, cv2.error) as error:  # of OpenCV: more than 2^30 pixels, for example
-        raise InputError(f'{path} cannot be read as a picture: {_reason(error)}') from error
-    if picture is None:
-        raise InputError(f'{path} cannot be read as a picture')
-    return picture
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, 'err', None) or getattr(error, 'strerror', None) or str(error)
 
 
 def free_name(name: str, used: set[str]) -> str:
@@ -67,38 +53,38 @@ def free_name(name: str, used: set[str]) -> str:
     return free
 
 
-def of_usual_size(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
-    """Returns a picture of `shape` (height, width), or of its own within bounds.
+def of_usual_size(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
+    """Returns an image of `shape` (height, width), or of its own within bounds.
 
     Its own is rounded to multiples of 32: networks that merge their maps, as YOLOX or U-Nets do,
     take no other, and positions of maps then lie on whole pixels.
     """
     if shape is None:
-        return no_longer_than(picture, LONGEST, STRIDE)
-    height, width = picture.shape[:2]
+        return no_longer_than(image, LONGEST, STRIDE)
+    height, width = image.shape[:2]
     shrinks = shape[0] * shape[1] < height * width
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(picture, (shape[1], shape[0]), interpolation=way)
+    return cv2.resize(image, (shape[1], shape[0]), interpolation=way)
 
 
-def no_longer_than(picture: np.ndarray, longest: int, multiple: int = 1) -> np.ndarray:
-    """Returns a picture of at most `longest` pixels on the longer side, at least 64 on any.
+def no_longer_than(image: np.ndarray, longest: int, multiple: int = 1) -> np.ndarray:
+    """Returns an image of at most `longest` pixels on the longer side, at least 64 on any.
 
     Args:
-        picture: `(H, W, 3)` bytes.
+        image: `(H, W, 3)` bytes.
         longest: pixels.
         multiple: what the sides are rounded to multiples of.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = min(longest / max(height, width), 1.0)
     sides = (multiple * round(side * scale / multiple) for side in (height, width))
-    return of_usual_size(picture, tuple(max(side, SHORTEST) for side in sides))
+    return of_usual_size(image, tuple(max(side, SHORTEST) for side in sides))
 
 
 def tested_side(cfg: Config) -> int | None:
-    """Returns to how many pixels a test pipeline resizes a picture's shorter side.
+    """Returns to how many pixels a test pipeline resizes an image's shorter side.
 
-    None where it names no such side, and for detectors and segmentors, which take pictures of any.
+    None where it names no such side, and for detectors and segmentors, which take images of any.
     """
     if cfg.get('default_scope') not in ('mmpretrain', 'mmaction'):
         return None
@@ -111,10 +97,10 @@ def tested_side(cfg: Config) -> int | None:
     return None
 
 
-def of_side(picture: np.ndarray, side: int) -> np.ndarray:
-    """Returns a picture with a shorter side of `side` pixels and a longer of four times at most."""
-    height, width = picture.shape[:2]
+def of_side(image: np.ndarray, side: int) -> np.ndarray:
+    """Returns an image with a shorter side of `side` pixels and a longer of four times at most."""
+    height, width = image.shape[:2]
     scale = side / min(height, width)
     longest = 4 * side
     shape = tuple(min(max(round(s * scale), side), longest) for s in (height, width))
-    return of_usual_size(picture, shape)
+    return of_usual_size(image, shape)
