@@ -3,10 +3,13 @@
 tools/benchmark.py
 tools/benchmark.py --only layers --k 3 5 7 --plot cost.png
 tools/benchmark.py --only inference --config configs/faster_rcnn_r50_bnet5_fpn_1x.py --json
+
+Layers need torch alone, training torchvision, and inference the OpenMMLab libraries.
 """
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,12 +17,12 @@ import torch
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
-from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw
 from bnet_mm.reports.table import as_markdown, show
 
 PARTS = ('layers', 'training', 'inference')
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def main() -> None:
@@ -35,7 +38,7 @@ def main() -> None:
         type=positive,
         action='append',
         metavar=('N', 'C', 'H', 'W'),
-        help="a layer's map (default: a ResNet-50's last norms at 1333x800)",
+        help="a layer's feature map (default: a ResNet-50's last norms at 1333x800)",
     )
     parser.add_argument('--formats', nargs='+', choices=layers.FORMATS, help='memory formats')
     parser.add_argument('--model', default='resnet50', help='torchvision classifier to train')
@@ -43,7 +46,19 @@ def main() -> None:
     add_shape(parser, 'height and width of images')
     parser.add_argument('--rounds', type=positive, default=9, help='times of each job')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32')
+    parser.add_argument(
+        '--dtype', nargs='+', choices=DTYPES, default=['float32'], help='types of layers'
+    )
+    parser.add_argument(
+        '--modes',
+        nargs='+',
+        choices=layers.PASSES,
+        default=['training'],
+        help='layers forward and backward in training, or forward in evaluation',
+    )
+    parser.add_argument(
+        '--compiled', action='store_true', help='also layers of the two lines by torch.compile'
+    )
     parser.add_argument('--plot', metavar='FILE', help="draw the layers' cost")
     add_format(parser)
     add_config_options(parser)
@@ -60,12 +75,17 @@ def main() -> None:
         of_layers, of_models = [], []
         sizes = tuple(dict.fromkeys(args.k))
         if 'layers' in parts:
-            maps = tuple(map(tuple, args.map or layers.DETECTION_SITES))
-            dtype = getattr(torch, args.dtype)
-            for row in layers.layer_costs(maps, sizes, formats, args.rounds, args.device, dtype):
+            for row in layers.layer_costs(
+                tuple(map(tuple, args.map or layers.DETECTION_SITES)),
+                *(sizes, formats, args.rounds, args.device),
+                [getattr(torch, name) for name in args.dtype],
+                *(args.modes, args.compiled),
+            ):
                 of_layers.append(row)
-                _progress(f'{row.memory_format} {row.shape} k={row.k}')
-        if 'training' in parts:
+                _progress(_line(row))
+        if 'training' in parts and find_spec('torchvision') is None:
+            _progress('training is left out: torchvision is not installed')
+        elif 'training' in parts:
             _progress(f'training steps of {args.model}')
             shape = (args.batch, 3, *(args.shape or (224, 224)))
             of_models += models.training_step(
@@ -73,8 +93,12 @@ def main() -> None:
             )
         if 'inference' in parts:
             _progress(f'inference of {args.config}')
+            # Here, since layers need torch alone.
+            from bnet_mm.benchmark.inference import inference
+            from bnet_mm.engine.config import load_config
+
             cfg = load_config(args.config, args.cfg_options)
-            of_models += models.inference(
+            of_models += inference(
                 cfg, Path(args.config).stem, sizes, args.shape, formats, args.rounds, args.device
             )
         if args.plot:
@@ -83,7 +107,7 @@ def main() -> None:
         print(as_json(machine, of_layers, of_models))
         return
     tables = benchmark_tables(of_layers, of_models)
-    if args.markdown:
+    if args.markdown or find_spec('rich') is None:
         print(_title(machine), *map(as_markdown, tables), sep='\n\n')
     else:
         show([_title(machine), *tables], file_width=200)
@@ -92,6 +116,15 @@ def main() -> None:
 def _title(machine: dict) -> str:
     where = machine.get('gpu') or f'{machine["cpu"]}, {machine["threads"]} threads'
     return f'{where}, torch {machine["torch"]}, {machine["date"]}'
+
+
+def _line(row: layers.LayerRow) -> str:
+    of_others = {'BNET': row.bnet, 'two lines': row.two_lines, 'compiled': row.two_lines_compiled}
+    ratios = [f'{name} {ratio.median:.2f}' for name, ratio in of_others.items() if ratio]
+    return (
+        f'{row.mode} {row.dtype} {row.memory_format} {row.shape} k={row.k}: BN {row.bn * 1e3:#.4g} '
+        f'ms; times BN: {", ".join(ratios)}, copy limit {row.limit:.2f}'
+    )
 
 
 def _progress(text: str) -> None:

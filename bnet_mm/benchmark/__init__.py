@@ -1,1 +1,1 @@
-"""What BNET costs, measured beside plain batch normalization and the paper's two lines."""
+"""What BNET costs, measured beside batch normalization and the reference implementation."""

@@ -1,19 +1,23 @@
-"""One layer, forward and backward, at the maps where BNET stands."""
+"""One layer, forward and backward, on the feature maps where BNET stands."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnet_mm.benchmark.interleaved import Ratio, interleave, ratio
-from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer
+from bnet_mm.benchmark.peers import BN, COMPILED, OURS, TWO_LINES, layer
 
 # Position C of a ResNet-50's four stages, two images of 1333x800 (paper, section 4.1).
 DETECTION_SITES = ((2, 256, 200, 334), (2, 512, 100, 167), (2, 1024, 50, 84), (2, 2048, 25, 42))
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
-# Maps that batch norm's two passes each way read or write at the least: three and five.
-PASSES = 8
+# How often batch norm reads or writes a feature map at the least. Training: statistics and output
+# (3), both passes of the backward (5). Evaluation: one reading, one writing, as a copy.
+PASSES = {'training': 8, 'evaluation': 2}
 COPY = 'copy'
 
 
@@ -22,92 +26,121 @@ class LayerRow:
     """One measurement.
 
     Attributes:
-        shape: N, C, H, W of the map.
+        mode: 'training', forward and backward, or 'evaluation', forward alone.
+        dtype: type of the feature map, 'float32' for example.
+        shape: its N, C, H, W.
         k: kernel size.
         memory_format: 'contiguous' or 'channels_last'.
-        bn: plain batch norm's median time in seconds, forward and backward.
-        bnet, two_lines: the others' times over batch norm's.
-        limit: over batch norm's time, what moving batch norm's bytes takes at the speed of a copy.
-        saved: bytes kept for the backward pass, over batch norm's, of BNET.
-        saved_two_lines: the same, of the two lines.
+        bn: median time of plain batch norm in seconds.
+        bnet, two_lines, two_lines_compiled: the others' times over it; None where not measured.
+        limit: over batch norm's time, what moving its bytes takes at the speed of a copy.
+        saved, saved_two_lines: bytes kept for the backward pass, over batch norm's; None in
+            evaluation.
     """
 
+    mode: str
+    dtype: str
     shape: tuple[int, int, int, int]
     k: int
     memory_format: str
     bn: float
     bnet: Ratio
     two_lines: Ratio
+    two_lines_compiled: Ratio | None
     limit: float
-    saved: float
-    saved_two_lines: float
+    saved: float | None
+    saved_two_lines: float | None
 
 
 def layer_costs(
-    shapes: tuple[tuple[int, int, int, int], ...],
-    sizes: tuple[int, ...],
-    formats: tuple[str, ...],
+    shapes: Sequence[tuple[int, int, int, int]],
+    sizes: Sequence[int],
+    formats: Sequence[str],
     rounds: int,
     device: str = 'cpu',
-    dtype: torch.dtype = torch.float32,
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
+    modes: Sequence[str] = ('training',),
+    compiled: bool = False,
 ) -> Iterator[LayerRow]:
-    """Yields a row for each map, kernel size and memory format, measured in one interleaved run.
+    """Yields a row for each choice, whose peers are measured in one interleaved run.
 
     Args:
-        shapes: maps, N, C, H, W.
+        shapes: of feature maps, N, C, H, W.
         sizes: kernel sizes.
         formats: keys of `FORMATS`.
         rounds: how often each is timed.
-        device, dtype: of the maps.
+        device, dtypes: of the feature maps.
+        modes: keys of `PASSES`.
+        compiled: whether to measure the two lines compiled by `torch.compile`, too.
     """
-    for memory_format in formats:
-        for shape in shapes:
-            for k in sizes:
-                yield _row(shape, k, memory_format, rounds, device, dtype)
-
-
-def _row(shape, k, memory_format, rounds, device, dtype) -> LayerRow:
-    x, grad = (
-        torch.randn(shape, device=device, dtype=dtype).contiguous(
-            memory_format=FORMATS[memory_format]
+    for mode, dtype, memory_format, shape, k in product(modes, dtypes, formats, shapes, sizes):
+        x, grad = (
+            torch.randn(shape, device=device, dtype=dtype).contiguous(
+                memory_format=FORMATS[memory_format]
+            )
+            for _ in range(2)
         )
-        for _ in range(2)
-    )
-    target = torch.empty_like(x)
-    layers = {peer: layer(peer, shape[1], k).to(device) for peer in (BN, TWO_LINES, OURS)}
-    if dtype in (torch.float16, torch.bfloat16):
-        layers[TWO_LINES].bnconv.to(dtype)  # torch's convolution wants one type for all
-    jobs = {peer: _step(module, x, grad) for peer, module in layers.items()}
-    jobs[COPY] = lambda: target.copy_(x)
-    times = interleave(jobs, rounds, device)
-    saved = {peer: saved_bytes(module, x) for peer, module in layers.items()}
-    copies = ratio(times[COPY], times[BN]).median
-    return LayerRow(
-        shape=tuple(shape),
-        k=k,
-        memory_format=memory_format,
-        bn=sorted(times[BN])[rounds // 2],
-        bnet=ratio(times[OURS], times[BN]),
-        two_lines=ratio(times[TWO_LINES], times[BN]),
-        limit=copies * PASSES / 2,
-        saved=saved[OURS] / saved[BN],
-        saved_two_lines=saved[TWO_LINES] / saved[BN],
-    )
+        training = mode == 'training'
+        layers = {
+            peer: layer(peer, shape[1], k).to(device).train(training)
+            for peer in (BN, TWO_LINES, OURS)
+        }
+        if dtype.itemsize == 2:
+            layers[TWO_LINES].bnconv.to(dtype)  # torch's convolution wants one type for all
+        jobs = {peer: _job(module, x, grad, training) for peer, module in layers.items()}
+        if compiled and (job := _compiled(layers[TWO_LINES], x, grad, training)):
+            jobs[COMPILED] = job
+        target = torch.empty_like(x)
+        times = interleave({**jobs, COPY: lambda t=target, x=x: t.copy_(x)}, rounds, device)
+        ratios = {name: ratio(of_job, times[BN]) for name, of_job in times.items()}
+        kept = {p: saved_bytes(module, x) for p, module in layers.items()} if training else None
+        yield LayerRow(
+            mode=mode,
+            dtype=str(dtype).removeprefix('torch.'),
+            shape=tuple(shape),
+            k=k,
+            memory_format=memory_format,
+            bn=median(times[BN]),
+            bnet=ratios[OURS],
+            two_lines=ratios[TWO_LINES],
+            two_lines_compiled=ratios.get(COMPILED),
+            limit=ratios[COPY].median * PASSES[mode] / 2,
+            saved=kept and kept[OURS] / kept[BN],
+            saved_two_lines=kept and kept[TWO_LINES] / kept[BN],
+        )
 
 
-def _step(module: nn.Module, x: torch.Tensor, grad: torch.Tensor):
-    def step() -> None:
+def _job(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> Callable[[], None]:
+    def evaluate() -> None:
+        with torch.no_grad():
+            module(x)
+
+    def train() -> None:
         leaf = x.detach().requires_grad_()
         module(leaf).backward(grad)
         module.zero_grad()
 
-    return step
+    return train if training else evaluate
 
 
-def saved_bytes(module: nn.Module, *inputs: torch.Tensor, input_gradient: bool = True) -> int:
+def _compiled(
+    module: nn.Module, x: Tensor, grad: Tensor, training: bool
+) -> Callable[[], None] | None:
+    torch._dynamo.reset()
+    job = _job(torch.compile(module, dynamic=False), x, grad, training)
+    try:
+        job()
+    except Exception as error:  # the compiler's many kinds; the other peers are still wanted
+        reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'
+        warnings.warn(f'the two lines are not measured compiled: {reason}', stacklevel=3)
+        return None
+    return job
+
+
+def saved_bytes(module: nn.Module, *inputs: Tensor, input_gradient: bool = True) -> int:
     """Returns the bytes that autograd keeps between a module's forward and backward pass.
 
-    Counted once for each storage, parameters and buffers of the module left out.
+    Each storage counts once; the module's parameters and buffers do not.
 
     Args:
         module: what runs.
@@ -118,7 +151,7 @@ def saved_bytes(module: nn.Module, *inputs: torch.Tensor, input_gradient: bool =
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     storages = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage

@@ -1,4 +1,4 @@
-"""What a measurement was taken on."""
+"""The machine on which something is measured."""
 
 import datetime
 import os
@@ -12,7 +12,7 @@ from bnet_mm.version import __version__
 
 
 def describe(device: str) -> dict[str, str | int]:
-    """Returns the machine, its threads, the versions and the date, for tables and JSON."""
+    """Returns processor, threads, versions and date, for tables and JSON."""
     facts = {
         'date': datetime.date.today().isoformat(),
         'cpu': _cpu_name(),

@@ -1,12 +1,13 @@
-"""The layers that are compared: plain batch normalization, the paper's two lines, BNET."""
+"""What is compared: plain batch normalization, the reference implementation (two lines), BNET."""
 
 import copy
 
 from torch import Tensor, nn
 
-from bnet_mm.layers import BNET, EnhancedNorm
+from bnet_mm.layers import BNET, EnhancedNorm, named_norms
 
 BN, TWO_LINES, OURS = 'BN', 'two lines', 'BNET'
+COMPILED = 'two lines compiled'
 
 
 class TwoLines(nn.Module):
@@ -27,7 +28,7 @@ class TwoLines(nn.Module):
 
 
 def layer(peer: str, num_features: int, k: int) -> nn.Module:
-    """Returns one of the three."""
+    """Returns a layer of one of the peers."""
     if peer == BN:
         return nn.BatchNorm2d(num_features)
     return (TwoLines if peer == TWO_LINES else BNET)(num_features, k=k)
@@ -38,10 +39,7 @@ def model_with(peer: str, model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     if peer == OURS:
         return model
-    for name, norm in list(model.named_modules()):
-        if not isinstance(norm, EnhancedNorm):
-            continue
-        parent, _, child = name.rpartition('.')
+    for name, norm in list(named_norms(model, EnhancedNorm)):
         new = layer(peer, norm.num_features, norm.k).train(norm.norm.training)
         new.requires_grad_(norm.dw.weight.requires_grad)
         if peer == TWO_LINES:
@@ -49,5 +47,5 @@ def model_with(peer: str, model: nn.Module) -> nn.Module:
             new.bnconv.load_state_dict(norm.dw.state_dict())
         else:
             new.load_state_dict(norm.norm.state_dict(), strict=False)
-        setattr(model.get_submodule(parent), child, new)
+        model.set_submodule(name, new)
     return model

@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mmengine.config import DictAction
-
 from bnet_mm.errors import InputError
 
 
@@ -31,7 +29,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_ConfigOptions,
         metavar='KEY=VALUE',
         help='change entries of the config: train_cfg.max_epochs=2 "list=[(1,2),(3,4)]"; '
         'data_root=FOLDER moves every dataset',
@@ -77,6 +75,16 @@ def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
         yield args
     except InputError as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+
+
+class _ConfigOptions(argparse.Action):
+    """mmengine's DictAction, imported where the option is used: not all tools need mmengine."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+
+        action = DictAction(self.option_strings, self.dest, nargs=self.nargs)
+        action(parser, namespace, values, option_string)
 
 
 class _Tuple(argparse.Action):

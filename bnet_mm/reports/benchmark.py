@@ -1,19 +1,19 @@
-"""Measurements as tables, as JSON and as an image."""
+"""Measurements as tables, as JSON and as a figure."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from bnet_mm.benchmark.interleaved import Ratio
-from bnet_mm.benchmark.layers import FORMATS, LayerRow
+from bnet_mm.benchmark.layers import LayerRow
 from bnet_mm.benchmark.models import ModelRow
 from bnet_mm.benchmark.peers import OURS, TWO_LINES
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.reports.table import Table
 
 LAYER_COLUMNS = (
-    *('format', 'map', 'k', 'BN ms', 'BNET / BN', 'two lines / BN', 'copy limit / BN'),
-    *('kept / BN', 'two lines kept / BN'),
+    *('mode', 'type', 'format', 'map', 'k', 'BN ms', 'BNET / BN', 'two lines / BN'),
+    *('compiled / BN', 'copy limit / BN', 'kept / BN', 'two lines kept / BN'),
 )
 MODEL_COLUMNS = (
     *('model', 'task', 'format', 'k', 'norm', 'ms', '/ BN', '/ BN deployed', 'memory MB'),
@@ -24,7 +24,11 @@ def benchmark_tables(layers: list[LayerRow], models: list[ModelRow]) -> list[Tab
     """Returns a table of layers and one of models, those that have rows."""
     tables = []
     if layers:
-        tables.append(Table(LAYER_COLUMNS, [_layer(row) for row in layers]))
+        rows = [_layer(row) for row in layers]
+        # Nothing is said of what was not measured.
+        cells = zip(LAYER_COLUMNS, *rows, strict=True)
+        columns, *rows = zip(*(column for column in cells if any(column[1:])), strict=True)
+        tables.append(Table(columns, rows))
     if models:
         tables.append(Table(MODEL_COLUMNS, [_model(row) for row in models]))
     return tables
@@ -38,15 +42,11 @@ def as_json(machine: dict, layers: list[LayerRow], models: list[ModelRow]) -> st
 
 def _layer(row: LayerRow) -> list[str]:
     return [
-        row.memory_format,
-        'x'.join(map(str, row.shape)),
-        str(row.k),
-        f'{row.bn * 1e3:.1f}',
-        _ratio(row.bnet),
-        _ratio(row.two_lines),
+        *(row.mode, row.dtype, row.memory_format, 'x'.join(map(str, row.shape)), str(row.k)),
+        f'{row.bn * 1e3:#.4g}',
+        *map(_ratio, (row.bnet, row.two_lines, row.two_lines_compiled)),
         f'{row.limit:.2f}',
-        f'{row.saved:.3f}',
-        f'{row.saved_two_lines:.3f}',
+        *('' if kept is None else f'{kept:.3f}' for kept in (row.saved, row.saved_two_lines)),
     ]
 
 
@@ -54,21 +54,21 @@ def _model(row: ModelRow) -> list[str]:
     return [
         *(row.model, row.task, row.memory_format, str(row.k), row.peer),
         f'{row.seconds * 1e3:.0f}',
-        _ratio(row.over_bn),
-        '' if row.over_bn_deployed is None else _ratio(row.over_bn_deployed),
+        *map(_ratio, (row.over_bn, row.over_bn_deployed)),
         '' if row.memory is None else f'{row.memory / 1e6:.0f}',
     ]
 
 
-def _ratio(value: Ratio) -> str:
-    return f'{value.median:.2f} ({value.low:.2f}-{value.high:.2f})'
+def _ratio(value: Ratio | None) -> str:
+    return '' if value is None else f'{value.median:.2f} ({value.low:.2f}-{value.high:.2f})'
 
 
 def draw(rows: list[LayerRow], path: str | Path, title: str) -> None:
     """Draws cost over batch norm's against kernel size, a panel for each memory format.
 
-    A line is a map: BNET's is whole, the two lines' is dashed, and the dotted one at the bottom is
-    what moving batch norm's bytes takes at the speed of a copy.
+    A line is a feature map: BNET's is whole, the two lines' is dashed, and the dotted one at the
+    bottom is what moving batch norm's bytes takes at the speed of a copy. Modes and types have
+    panels of their own where there are several.
 
     Args:
         rows: at least one.
@@ -77,11 +77,15 @@ def draw(rows: list[LayerRow], path: str | Path, title: str) -> None:
     """
     from matplotlib.figure import Figure
 
-    formats = [f for f in FORMATS if any(row.memory_format == f for row in rows)]
-    figure = Figure(figsize=(5.2 * len(formats), 4.6), layout='constrained')
-    panels = figure.subplots(1, len(formats), sharey=True, squeeze=False)[0]
-    for panel, memory_format in zip(panels, formats, strict=True):
-        mine = [row for row in rows if row.memory_format == memory_format]
+    by_panel: dict[tuple, list[LayerRow]] = {}
+    for row in rows:
+        by_panel.setdefault((row.memory_format, row.mode, row.dtype), []).append(row)
+    told = [
+        i for i, values in enumerate(zip(*by_panel, strict=True)) if i == 0 or len({*values}) > 1
+    ]
+    figure = Figure(figsize=(5.2 * len(by_panel), 4.6), layout='constrained')
+    panels = figure.subplots(1, len(by_panel), sharey=True, squeeze=False)[0]
+    for panel, (kind, mine) in zip(panels, by_panel.items(), strict=True):
         for i, shape in enumerate(dict.fromkeys(row.shape for row in mine)):
             line = sorted((row for row in mine if row.shape == shape), key=lambda row: row.k)
             sizes, color = [row.k for row in line], f'C{i}'
@@ -94,13 +98,13 @@ def draw(rows: list[LayerRow], path: str | Path, title: str) -> None:
                 panel.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
             panel.plot(sizes, [row.limit for row in line], ':', color=color)
         panel.axhline(1, color='black', linewidth=0.8)
-        panel.set(title=memory_format, xlabel='kernel size k', yscale='log')
+        panel.set(title=', '.join(kind[i] for i in told), xlabel='kernel size k', yscale='log')
         panel.set_xticks(sorted({row.k for row in mine}))
         panel.yaxis.set_major_formatter('{x:g}')
         panel.yaxis.set_minor_formatter('')
         panel.set_yticks([0.5, 1, 2, 3, 5, 10, 20, 40])
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("time over batch norm's, forward and backward")
+    panels[0].set_ylabel("time over batch norm's")
     panels[0].plot([], [], '--', color='grey', label="the paper's two lines")
     panels[0].plot([], [], ':', color='grey', label="limit: batch norm's bytes, copied")
     handles, _ = panels[0].get_legend_handles_labels()

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
+if TYPE_CHECKING:  # Markdown and HTML need torch alone
+    from rich.table import Table as RichTable
 
 # What a column of figures begins with.
 FIGURE = re.compile(r'[-+]?[\d.]+|-?$')
@@ -47,8 +46,12 @@ class Table:
         return [all(map(FIGURE.match, column)) and any(column) for column in cells]
 
 
-def as_rich(table: Table) -> RichTable:
+def as_rich(table: Table) -> 'RichTable':
     """Returns a table for a terminal."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
     shown = RichTable(
         title=escape(table.title) or None,
         caption=escape(table.caption) or None,
@@ -85,6 +88,9 @@ def show(parts: Iterable[Table | str], file_width: int | None = None, wrap: bool
         file_width: columns where the output is no terminal; 80 by default.
         wrap: whether sentences are broken at the width; else they are one line each, to be copied.
     """
+    from rich.console import Console
+    from rich.markup import escape
+
     console = Console(highlight=False)
     if file_width is not None and not console.is_terminal:
         console.width = file_width

@@ -17,6 +17,21 @@ from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer, model_with
 from bnet_mm.layers import EnhancedNorm
 
 ROOT = Path(__file__).parents[2]
+# A process in which nothing but torch is installed.
+TORCH_ALONE = """
+import runpy, sys
+from importlib.machinery import PathFinder
+
+class WithoutThem(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        absent = {'mmengine', 'mmcv', 'rich', 'numpy', 'matplotlib', 'torchvision', 'yaml'}
+        return None if name.partition('.')[0] in absent else super().find_spec(name, path, target)
+
+sys.meta_path[:] = [WithoutThem if finder is PathFinder else finder for finder in sys.meta_path]
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -58,6 +73,9 @@ def test_bytes_kept():
 
 def test_a_row_for_each_map_size_and_format():
     rows = list(layer_costs(((1, 4, 6, 5),), (1, 3), ('contiguous', 'channels_last'), rounds=2))
+    assert {(row.mode, row.dtype, row.two_lines_compiled) for row in rows} == {
+        ('training', 'float32', None)
+    }
     assert [(row.k, row.memory_format) for row in rows] == [
         *((k, 'contiguous') for k in (1, 3)),
         *((k, 'channels_last') for k in (1, 3)),
@@ -68,18 +86,57 @@ def test_a_row_for_each_map_size_and_format():
         assert row.saved <= 1 < row.saved_two_lines
 
 
+def test_evaluation_keeps_nothing():
+    modes = ('training', 'evaluation')
+    dtypes = (torch.float32, torch.bfloat16)
+    rows = list(
+        layer_costs(((1, 4, 6, 5),), (3,), ('contiguous',), rounds=2, dtypes=dtypes, modes=modes)
+    )
+    assert [(row.mode, row.dtype) for row in rows] == [
+        (mode, dtype) for mode in modes for dtype in ('float32', 'bfloat16')
+    ]
+    assert all((row.saved is None) == (row.mode == 'evaluation') for row in rows)
+
+
+def test_what_cannot_be_compiled_is_left_out(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError('no compiler\nand more')
+
+    monkeypatch.setattr(torch, 'compile', lambda *_, **__: refuse)
+    with pytest.warns(UserWarning, match=r'not measured compiled: RuntimeError: no compiler$'):
+        (row,) = layer_costs(((1, 4, 6, 5),), (3,), ('contiguous',), rounds=1, compiled=True)
+    assert row.two_lines_compiled is None
+    monkeypatch.setattr(torch, 'compile', lambda module, **_: module)
+    (row,) = layer_costs(((1, 4, 6, 5),), (3,), ('contiguous',), rounds=1, compiled=True)
+    assert row.two_lines_compiled.median > 0
+
+
+def test_layers_need_torch_alone():
+    command = [sys.executable, '-c', TORCH_ALONE, 'tools/benchmark.py']
+    layers = ['--map', '1', '4', '8', '8', '--k', '3', '--rounds', '2']
+    result = subprocess.run([*command, *layers], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert '| training | float32 | channels_last | 1x4x8x8 | 3 |' in result.stdout
+    assert 'training is left out: torchvision is not installed' in result.stderr
+    only = [*layers, '--only', 'layers', '--markdown']
+    result = subprocess.run([*command, *only], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'training is' not in result.stderr
+
+
 def test_command_line(tmp_path):
-    image = tmp_path / 'cost.png'
+    figure = tmp_path / 'cost.png'
     result = run(
         *('--map', '1', '4', '6', '5', '--k', '3', '--model', 'resnet18', '--batch', '2'),
-        *('--shape', '32', '32', '--rounds', '1', '--json', '--plot', str(image)),
+        *('--shape', '32', '32', '--rounds', '1', '--json', '--plot', str(figure)),
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found['machine']['torch'] == torch.__version__
     assert len(found['layers']) == 2
+    assert found['layers'][0]['bnet'].keys() == {'median', 'low', 'high'}
     assert {row['peer'] for row in found['models']} == {BN, TWO_LINES, OURS}
-    assert image.read_bytes().startswith(b'\x89PNG')
+    assert figure.read_bytes().startswith(b'\x89PNG')
 
 
 def test_inference_before_and_after_deployment():

@@ -17,7 +17,7 @@ from bnet_mm.analysis.detections import annotation_file, annotations_of, detect
 from bnet_mm.analysis.images import no_longer_than
 from bnet_mm.analysis.layers import NoBNETError, chosen_layers
 from bnet_mm.analysis.tide import ErrorRow, errors_of_detections
-from bnet_mm.benchmark.compared import ROUNDS, measure
+from bnet_mm.benchmark.inference import ROUNDS, compare_configs
 from bnet_mm.benchmark.machine import describe
 from bnet_mm.engine.data.failures import build_dataset
 from bnet_mm.engine.data.samples import files_of
@@ -133,7 +133,7 @@ def speed_section(compared: Sequence[Compared], kept: Kept) -> Section:
         'speed',
         [[c.network() for c in compared], shape, machine],
         f'timing {len(compared)} networks at {shape[1]}x{shape[0]} (a minute or a few)',
-        lambda: measure([c.cfg for c in compared], shape, device),
+        lambda: compare_configs([c.cfg for c in compared], shape, device),
     )
     rows = []
     for state, name in (('', 'forward pass, 1 image'), ('deployed_', 'the same, deployed')):
