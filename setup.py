@@ -24,11 +24,12 @@ elif platform.machine().lower() in ('x86_64', 'amd64'):
 else:
     INSTRUCTION_SETS = {'_cpu': []}
 CSRC = 'bnet_mm/kernels/csrc'
+HEADERS = ('blocks', 'layer', 'passes', 'planes', 'vectors')
 KERNELS = [
     Extension(
         f'bnet_mm.kernels.{name}',
         sources=[f'{CSRC}/kernels.cpp'],
-        depends=[f'{CSRC}/{header}.h' for header in ('blocks', 'layer', 'planes', 'vectors')],
+        depends=[f'{CSRC}/{header}.h' for header in HEADERS],
         extra_compile_args=['-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden', *flags],
         extra_link_args=['-fopenmp'],
         language='c++',

@@ -1,8 +1,8 @@
-// One block of channels of a part of a map: vectors run along the channels.
+// One block of channels of a part of a feature map: vectors run along the channels.
 //
-// For channels_last maps. The block goes through a ring of converted, normalized and padded rows,
-// in which its channels lie side by side, pixel by pixel: read in place, pixels that are a power of
-// two apart would throw each other out of the cache.
+// For channels_last feature maps. The block goes through a ring of converted, normalized and padded
+// rows, in which its channels lie side by side, pixel by pixel: read in place, pixels that are a
+// power of two apart would throw each other out of the cache.
 #pragma once
 
 #include <algorithm>
@@ -23,12 +23,12 @@ constexpr int kBlockVectors = kBlock<T> / kLanes<T>;
 // Neighbouring pixels whose sums are kept in registers.
 constexpr int kPixels = 8;
 
-// Pixels ahead of the one that is read, for which memory is asked: a pixel's neighbours are too far
-// away for the processor to guess.
+// How many pixels ahead memory is prefetched: neighbouring pixels are too far from one another for
+// the processor to guess.
 constexpr int kAhead = 16;
 
 // A part of the work: `channels` channels from `channel` on, rows [top, bottom) and columns
-// [left, right) of map n.
+// [left, right) of image n.
 struct Part {
   int64_t n, top, bottom, left, right, channel;
   int channels;
@@ -39,13 +39,13 @@ inline int64_t position(const Shape& s, int64_t n, int64_t row, int64_t column, 
   return ((n * s.h + row) * s.w + column) * s.c + channel;
 }
 
-// Numbers that the `vector`-th vector of a part's block has.
+// How many values the `vector`-th vector of a part's block has.
 template <class T>
 inline int numbers_of(const Part& part, int vector) {
   return std::clamp(part.channels - vector * kLanes<T>, 0, kLanes<T>);
 }
 
-// One number per channel of a block, and zeros (or `other`) where the part has fewer channels.
+// One value per channel of a block, and zeros (or `other`) where the part has fewer channels.
 template <class T>
 struct PerChannel {
   Vec<T> vectors[kBlockVectors<T>];
@@ -62,7 +62,7 @@ struct PerChannel {
   }
 };
 
-// Asks for a block's channels of a pixel, which come from memory while its taps are added up.
+// Prefetches a block's channels of a pixel while the taps are added up.
 template <class T, class S>
 inline void fetch(const S* from) {
   for (int i = 0; i < kBlock<T>; i += 64 / int(sizeof(S))) __builtin_prefetch(from + i);
@@ -89,7 +89,7 @@ class BlockRing {
     std::fill(numbers.begin(), numbers.end(), T(0));
   }
 
-  // Loads what is missing up to `row`, as far as the map has rows.
+  // Loads what is missing up to `row`, as far as the feature map has rows.
   void load_until(int64_t row) {
     const int64_t first = std::max<int64_t>(0, part.left - pad);
     const int64_t last = std::min<int64_t>(s.w, part.right + pad);
@@ -108,7 +108,7 @@ class BlockRing {
     }
   }
 
-  // The first number of a row, `padding` columns left of the part.
+  // The first value of a row, `padding` columns left of the part.
   const T* row(int64_t index) const { return &numbers[index % rows * stride]; }
 
  private:
@@ -162,7 +162,7 @@ inline void convolve_block_row(const Shape& s, const Part& part, const Ring& rin
       }
       std::copy(block_sums, block_sums + kPixels, sums[vector]);
     }
-    // Pixel by pixel, so that what lies side by side is written so.
+    // Pixel by pixel: neighbours in memory are written one after the other.
     for (int p = 0; p < pixels; ++p)
       for (int vector = 0; vector < kBlockVectors<T>; ++vector)
         finish(column + p, vector, sums[vector][p]);
@@ -235,8 +235,8 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Block
   }
 }
 
-// Sums of a block's channels over some parts: kernel gradient, bias gradient and the gradient's sum
-// over what each tap sees.
+// Sums of a block's channels over some parts: the gradients of kernel and bias, and the sum of the
+// output's gradient over the pixels whose tap falls inside the feature map, for each tap.
 template <class T>
 struct BlockSums {
   std::vector<double> grad_weight, seen, grad_bias;
@@ -253,7 +253,7 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Bloc
   std::vector<T> grad(width * block), sums(k * k * block, T(0)), in_row(k * block);
   std::vector<T> whole_rows(k * block, T(0));
   int64_t steps = 0;
-  auto flush = [&] {  // so that rounding does not grow with the map
+  auto flush = [&] {  // so that rounding does not grow with the feature map
     for (int t = 0; t < k * k * block; ++t) total.grad_weight[t] += sums[t];
     for (int i = 0; i < k; ++i)
       for (int t = 0; t < k * block; ++t) total.seen[i * k * block + t] += whole_rows[t];
@@ -275,7 +275,7 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Bloc
     T row_sum[block];
     for (int v = 0; v < kBlockVectors<T>; ++v) store(row_sum + v * lanes, row_sums.vectors[v]);
     for (int i = 0; i < block; ++i) total.grad_bias[i] += row_sum[i];
-    // What each column of the kernel sees of this row: a tap is not used where it falls outside.
+    // The sum of this row for each column of the kernel: without the taps that fall outside.
     for (int j = 0; j < k; ++j) {
       const int64_t shift = pad - int64_t(j) * s.dilation;
       const int64_t first = std::clamp<int64_t>(shift - part.left, 0, width);
@@ -332,8 +332,8 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Bloc
   flush();
 }
 
-// Mean, and sum of squared distances from it, of each channel of a channels_last map over pixels
-// [first, last).
+// Mean, and sum of squared distances from it, of each channel of a channels_last feature map over
+// pixels [first, last).
 template <class S, class T>
 void statistics_pixels(const Shape& s, const S* x, int64_t first, int64_t last, double* mean,
                        double* squares) {

@@ -1,4 +1,4 @@
-// What a call of the kernels is about.
+// The arguments of a pass: sizes, inputs and outputs.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace bnet {
 
-// Sizes of a map of N x C x H x W and of its k x k kernels.
+// Sizes of a feature map of N x C x H x W and of its k x k kernels.
 struct Shape {
   int64_t n, c, h, w;
   int k, dilation;
@@ -16,7 +16,8 @@ struct Shape {
   int64_t pixels() const { return h * w; }
 };
 
-// The last step of a forward pass. `mean` and `invstd` are null for a map that is normalized already.
+// The last step of a forward pass. `mean` and `invstd` are null for a feature map that is
+// normalized already.
 template <class S, class T>
 struct Forward {
   const S *x, *residual;  // residual: null, or what is added to the output
@@ -25,8 +26,8 @@ struct Forward {
   bool relu;
 };
 
-// A backward pass. `mean_dy` and `mean_dy_xmu` are the means over a channel of the gradient of the
-// normalized map and of its product with that map; null for frozen statistics.
+// A backward pass. `mean_dy` and `mean_dy_xmu` are the means over a channel of dy, the gradient of
+// the normalized feature map x_hat, and of dy * x_hat; null for frozen statistics.
 template <class S, class T>
 struct Backward {
   const S *grad, *x;
@@ -35,7 +36,7 @@ struct Backward {
   T *grad_weight, *grad_bias, *sum_dy;
 };
 
-// Rows of the kernel whose taps fall inside a map of `h` rows, seen from `row`: [first, last).
+// Rows [first, last) of the kernel whose taps fall inside the feature map, seen from `row`.
 struct Rows {
   int first, last;
   Rows(const Shape& s, int64_t row) : first(0), last(s.k) {

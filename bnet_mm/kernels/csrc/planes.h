@@ -1,5 +1,5 @@
-// One channel of contiguous maps: a plane, or a band of its rows, goes, converted, normalized and
-// padded with zeros, into one row of numbers, and vectors run along all of it.
+// One channel of contiguous feature maps: a plane, or a band of its rows, goes, converted,
+// normalized and padded with zeros, into one row of values, and vectors run along all of it.
 //
 // Rows lie a padding apart, which is the right one of a row and the left one of the next. What the
 // vectors compute in between is not written. So short rows fill the vectors, too.
@@ -12,9 +12,9 @@
 
 namespace bnet {
 
-// Calls `run(offset, numbers)` for the vectors of a row of `width` numbers. Of a row that is no
-// whole number of vectors the last two overlap; one that is shorter than a vector is run over as
-// if it had the numbers that follow it, as long as there are `room` of these in all.
+// Calls `run(offset, numbers)` for the vectors of a row of `width` values. Of a row that is no
+// multiple of a vector the last two overlap; one that is shorter than a vector is run over as
+// if it had the values that follow it, as long as there are `room` of these in all.
 template <class T, class Run>
 inline void along_row(int64_t width, int64_t room, Run run) {
   constexpr int lanes = kLanes<T>;
@@ -30,7 +30,7 @@ struct Band {
   int64_t rows() const { return bottom - top; }
 };
 
-// How a plane is cut into bands whose numbers stay in the second cache.
+// How a plane is cut into bands that stay in the L2 cache.
 struct Bands {
   static constexpr int64_t kNumbers = 65536;
   const int64_t height, count;
@@ -69,7 +69,7 @@ class FlatBand {
       T* to = at(row);
       along_row<T>(s.w, pixels - row * s.w, [=](int64_t column, int count) {
         const Vec<T> x = (read<S, T>(from + column, count) - mean) * invstd;
-        // A row that is shorter than a vector leaves zeros behind it, not the next row's numbers.
+        // A row that is shorter than a vector leaves zeros behind it, not the next row's values.
         store(to + column, s.w < kLanes<T> ? select(mask, x) : x);
       });
     }
@@ -78,10 +78,10 @@ class FlatBand {
     for (int64_t row = last; row < band.bottom + pad; ++row) std::fill_n(at(row), s.w, T(0));
   }
 
-  // The first number of the padding above, and of the band's own.
+  // The first value of the padding above, and of the band itself.
   const T* above() const { return numbers.data(); }
   const T* first() const { return &numbers[pad * pitch + pad]; }
-  // Numbers from the band's first to its last.
+  // Values from the band's first to its last.
   int64_t length() const { return (rows - 1) * pitch + s.w; }
 
   const Shape s;
@@ -97,7 +97,7 @@ class FlatBand {
   int64_t rows = 0;
 };
 
-// Room for one channel: bands of a map and of a gradient, an output, and sums.
+// Room for one channel: bands of a feature map and of a gradient, an output, and sums.
 template <class S, class T>
 struct Scratch {
   FlatBand<S, T> map, grad;
@@ -187,7 +187,7 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
     return s.h - 1 - row < pad ? kept - (s.h - row) : pad;
   };
   int64_t steps = 0;
-  auto flush = [&] {  // so that rounding does not grow with the map
+  auto flush = [&] {  // so that rounding does not grow with the feature map
     for (int t = 0; t < taps; ++t) grad_weight[t] += sum<T>(load(&sums[t * lanes]));
     std::fill(sums.begin(), sums.end(), T(0));
     steps = 0;
@@ -239,8 +239,7 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
   double grad_bias = 0, sum_dy = 0;
   for (int64_t r = 0; r < kept; ++r) {
     const T* from = &rows[r * width];
-    // Rows of the kernel that see this row, which stands for all inner ones if it is the middle
-    // one.
+    // Rows of the kernel that see this row; the middle one stands for all inner rows.
     const int64_t row = s.h <= kept || r <= pad ? r : s.h - (kept - r);
     const Rows valid(s, row);
     double row_sum = 0;
@@ -290,13 +289,13 @@ void input_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<S
   }
 }
 
-// Sum of `count` contiguous numbers, or of their squared distances from `mean`.
+// Sum of `count` contiguous values, or of their squared distances from `mean`.
 template <bool squares, class S, class T>
 inline double sum_contiguous(const S* x, int64_t count, T mean) {
   constexpr int lanes = kLanes<T>;
   double total = 0;
   for (int64_t start = 0; start < count;) {
-    // Chunks, so that rounding does not grow with the map.
+    // Chunks, so that rounding does not grow with the feature map.
     const int64_t end = std::min<int64_t>(count, start + 64 * lanes);
     Vec<T> sums[4] = {};
     for (; start + 4 * lanes <= end; start += 4 * lanes)

@@ -1,4 +1,4 @@
-// Storage types, the numbers that are computed with, and vectors of these.
+// Storage types, accumulate types, and vectors of the latter.
 #pragma once
 
 #include <cmath>
@@ -23,7 +23,7 @@ struct VectorOf {
 template <class T>
 using Vec = typename VectorOf<T>::type;
 
-// Numbers in a vector.
+// Values in a vector.
 template <class T>
 constexpr int kLanes = kVectorBytes / sizeof(T);
 
@@ -85,7 +85,7 @@ inline float to_number(Half value) { return float(value); }
 inline void from_number(float number, Half* to) { *to = Half(number); }
 #endif
 
-// Up to a vector of contiguous numbers, to where they are stored and from there.
+// Writes or reads up to a vector of contiguous values in their storage type.
 template <class S, class T>
 inline void write(S* to, Vec<T> v, int numbers) {
   T values[kLanes<T>];
@@ -108,7 +108,7 @@ inline Vec<T> read(const S* from, int numbers) {
   return load(values);
 }
 
-// What a storage type is computed in.
+// The accumulate type of a storage type.
 template <class S>
 struct NumberOf {
   typedef float type;
