@@ -1,4 +1,4 @@
-# Faster R-CNN R50-FPN with BN, 2x, images scaled to 480-960: 8 GPUs x 2, COCO (the twin of
+# Faster R-CNN R50-FPN with BN, 2x, images scaled to 480-960: 8 GPUs x 2, COCO (the baseline of
 # what the paper's authors released beside the paper; 24 epochs, decay at 16 and 22).
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 

@@ -277,5 +277,5 @@ def write_run():
 
 @pytest.fixture
 def runs(write_run, tmp_path):
-    """Three seeds of a BN network and of its BNET-3 twin."""
+    """Three seeds of a BN network and of its BNET-3 counterpart."""
     return [write_run(tmp_path / f'{n}_{s}', n, s, v) for (n, s), v in ACCURACY.items()]

@@ -1,4 +1,4 @@
-"""Counts parameters and multiply-accumulates of configs, beside their BN twins and the paper.
+"""Counts parameters and multiply-accumulates of configs, beside their BN baselines and the paper.
 
 tools/complexity.py configs/faster_rcnn_r50_bnet5_fpn_1x.py
 tools/complexity.py --paper --markdown

@@ -1,4 +1,4 @@
-"""What a config's model costs, beside its BN twin and beside the paper's figures."""
+"""What a config's model costs, beside its BN baseline and beside the paper's figures."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -58,20 +58,20 @@ def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict 
     shape = shape or input_shape(cfg)
     norms = list(dict.fromkeys(str(spec) for _, _, spec in norm_specs(cfg.get('model'))))
     cost = _count(cfg, shape)
-    twin = _count(bn_twin(cfg), shape) if norms else cost
+    baseline = _count(bn_baseline(cfg), shape) if norms else cost
     norm = ', '.join(norms) or str(
         cfg.model.get('backbone', {}).get('norm_cfg', {}).get('type', '-')
     )
-    return CostRow(Path(path).stem, norm, shape, cost, cost - twin, paper)
+    return CostRow(Path(path).stem, norm, shape, cost, cost - baseline, paper)
 
 
-def bn_twin(cfg: Config) -> Config:
+def bn_baseline(cfg: Config) -> Config:
     """Returns a copy of `cfg` in which every BNET is the plain batch norm it was built on."""
-    twin = deepcopy(cfg)
-    for _, norm_cfg, spec in list(norm_specs(twin.model)):
+    baseline = deepcopy(cfg)
+    for _, norm_cfg, spec in list(norm_specs(baseline.model)):
         norm_cfg.clear()
         norm_cfg.update(spec.plain)
-    return twin
+    return baseline
 
 
 def paper_costs(configs: str | Path) -> Iterator[CostRow]:

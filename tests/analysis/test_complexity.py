@@ -93,11 +93,11 @@ def test_bnet_adds_k_squared_for_each_element_of_its_output(name, shape):
     path = CONFIGS / f'{name}.py'
     row = config_costs(path, shape, None)
     assert row.over_bn.macs == outputs_of_enhanced_norms(path, shape) > 0
-    twin = config_costs(CONFIGS / f'{name.split("bnet")[0]}bn{name.split("bnet")[1][1:]}.py',
+    baseline = config_costs(CONFIGS / f'{name.split("bnet")[0]}bn{name.split("bnet")[1][1:]}.py',
                         shape, None)  # fmt: skip
-    assert row.cost.macs - twin.cost.macs == row.over_bn.macs
-    assert row.cost.parameters - twin.cost.parameters == row.over_bn.parameters
-    assert (twin.over_bn.macs, twin.over_bn.parameters) == (0, 0)
+    assert row.cost.macs - baseline.cost.macs == row.over_bn.macs
+    assert row.cost.parameters - baseline.cost.parameters == row.over_bn.parameters
+    assert (baseline.over_bn.macs, baseline.over_bn.parameters) == (0, 0)
 
 
 def test_counts_by_hand():

@@ -106,8 +106,8 @@ def test_odd_images_videos_and_wrong_input(checkpoint, call_tool, tmp_path, demo
         assert wrong.returncode == 2 and sentence in wrong.stderr
         assert 'Traceback' not in wrong.stderr
     assert 'zero outside' not in result.stderr
-    twin = build_model(load_config(ROOT / 'configs/demo/resnet18_bn_demo.py'))
-    torch.save({'state_dict': twin.state_dict(), 'meta': {}}, tmp_path / 'bn.pth')
+    baseline = build_model(load_config(ROOT / 'configs/demo/resnet18_bn_demo.py'))
+    torch.save({'state_dict': baseline.state_dict(), 'meta': {}}, tmp_path / 'bn.pth')
     flat = call_tool(
         'analyze.py', 'heatmap', CONFIG, 'bn.pth', images[0], '--out', 'flat', check=True
     )

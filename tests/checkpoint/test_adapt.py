@@ -237,11 +237,11 @@ def test_load_state_dict_takes_the_authors_tensors(authors18, images):
 
 def test_networks_side_by_side_load_by_their_own_names():
     pair = nn.ModuleList(bnet_mm.enhance(torchvision.models.resnet18(), k=5) for _ in range(2))
-    twin = copy.deepcopy(pair)
+    copied = copy.deepcopy(pair)
     theirs = nn.ModuleList(AuthorsNetwork(18, 5) for _ in range(2))
-    load_checkpoint_of(twin, theirs.state_dict())
+    load_checkpoint_of(copied, theirs.state_dict())
     kernel = theirs[1].layer1[0].bnet2.bnconv.weight
-    assert torch.equal(twin[1].layer1[0].bn2.dw.weight, kernel)
+    assert torch.equal(copied[1].layer1[0].bn2.dw.weight, kernel)
 
 
 def load_checkpoint_of(model, state, strict=True):

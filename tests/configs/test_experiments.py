@@ -1,4 +1,4 @@
-"""The paper's experiments: each builds, differs from its twin by the norm, and is listed."""
+"""The paper's experiments: each builds, differs from its baseline by the norm, and is listed."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from bnet_mm.openmmlab.models import build_model
 pytestmark = pytest.mark.slow
 
 CONFIGS = sorted(Path('configs').glob('*.py'), key=lambda path: path.stem)
-# What differs from a twin by the norm alone.
+# What differs from a baseline by the norm alone.
 ENHANCED = [path for path in CONFIGS if re.search(r'_(bnet|gnet|snet|inet|bnconv)\d_', path.name)]
 # Norms at the paper's position: one for each block of the backbone, three at positions ABC.
 BLOCKS = {
@@ -28,7 +28,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def twin(path: Path) -> Path:
+def baseline(path: Path) -> Path:
     name = re.sub(r'_(dilated2|posa|posb|posabc)_', '_', path.name)
     name = re.sub(r'_(bnet|bnconv)\d_', '_bn_', name)
     return path.with_name(re.sub(r'_([gsi])net\d_', r'_\1n_', name))
@@ -51,7 +51,7 @@ def test_the_papers_rows_are_there():
     assert {path.stem for path in CONFIGS} == set(metafiles())
     assert len(CONFIGS) == 79
     assert len(ENHANCED) == 48
-    assert all(twin(path).is_file() for path in ENHANCED)
+    assert all(baseline(path).is_file() for path in ENHANCED)
 
 
 @pytest.mark.parametrize('path', ENHANCED, ids=lambda path: path.stem)
@@ -87,8 +87,8 @@ def test_builds_with_the_norm_at_the_papers_position_of_each_block(path):
 
 
 @pytest.mark.parametrize('path', ENHANCED, ids=lambda path: path.stem)
-def test_differs_from_its_twin_by_the_norm_alone(path):
-    bnet, bn = Config.fromfile(path), Config.fromfile(twin(path))
+def test_differs_from_its_baseline_by_the_norm_alone(path):
+    bnet, bn = Config.fromfile(path), Config.fromfile(baseline(path))
     norm_cfg = dict(bnet.model.backbone.pop('norm_cfg'))
     plain = dict(bn.model.backbone.pop('norm_cfg'))
     name, k = enhancement(path)
@@ -104,7 +104,7 @@ def test_differs_from_its_twin_by_the_norm_alone(path):
     assert norm_cfg == plain
     assert bnet.pop('custom_imports').imports == ['bnet_mm']
     bn.pop('custom_imports', None)
-    # From the checkpoint of its own twin among the classifiers.
+    # From the checkpoint of its own baseline among the classifiers.
     if '_frelu_' in path.name and bnet.default_scope == 'mmdet':
         for cfg in (bnet, bn):
             weights = cfg.pop('weights')

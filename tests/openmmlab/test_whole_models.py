@@ -1,4 +1,4 @@
-"""Models that the libraries themselves saved, with plain BN, and their BNET twins."""
+"""Models that the libraries themselves saved, with plain BN, and their BNET counterparts."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def outputs(model, library):
 
 
 @pytest.mark.parametrize('library', [*DEMOS, 'mmpretrain'])
-def test_a_twin_with_bnet_loads_the_library_s_own_file(library, tmp_path):
+def test_a_counterpart_with_bnet_loads_the_library_s_own_file(library, tmp_path):
     plain, bnet = build(library, plain=True), build(library, plain=False)
     for name, buffer in plain.named_buffers():
         if name.endswith('running_var'):

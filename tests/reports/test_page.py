@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def detectors(work_dir, tiny_config):
-    """Two seeds of a BN detector and one of its BNET twin."""
+    """Two seeds of a BN detector and one of its BNET counterpart."""
     better = {name: 1.2 * value for name, value in METRICS.items()}
     return [
         work_dir('faster_rcnn_r50_bn_fpn_1x-0', tiny_config, PLAIN, METRICS),

@@ -137,11 +137,11 @@ def test_norm_eval_freezes_statistics_and_trains_kernels():
 
 def test_temporal_shift_network_loads_and_runs(resnet50, downloaded):
     shifted = build('ResNetTSM', pretrained='torchvision://resnet50', num_segments=4)
-    twin = build('ResNetTSM', norm='BN', pretrained='torchvision://resnet50', num_segments=4)
+    baseline = build('ResNetTSM', norm='BN', pretrained='torchvision://resnet50', num_segments=4)
     assert len(enhanced_names(shifted)) == 16
     x = torch.randn(4, 3, 64, 64, dtype=torch.float64)
     outputs = []
-    for model in (shifted, twin):
+    for model in (shifted, baseline):
         model.init_weights()
         model.eval()
         outputs.append(model.double()(x))

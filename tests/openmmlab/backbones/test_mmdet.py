@@ -111,7 +111,7 @@ def test_plain_batch_norm_models_are_bit_identical_with_and_without_the_package(
     assert with_package == printed(False)
 
 
-def test_bnet_twin_has_the_same_weights_elsewhere_under_the_same_seed():
+def test_a_bnet_network_has_the_same_weights_elsewhere_under_the_same_seed():
     torch.manual_seed(0)
     bn = build(norm_cfg=dict(type='BN'))
     bn.init_weights()

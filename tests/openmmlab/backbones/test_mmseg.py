@@ -50,7 +50,7 @@ def test_one_line_places_bnet(arch, positions, norms):
 
 @pytest.mark.parametrize('multi_grid', [None, (1, 2, 4)])
 @pytest.mark.parametrize('type', ['ResNet', 'ResNetV1c', 'ResNetV1d'])
-def test_dilated_stages_compute_what_the_twin_does(type, multi_grid):
+def test_dilated_stages_compute_what_the_baseline_does(type, multi_grid):
     grids = dict(type=type, depth=50, base_channels=8, stem_channels=8, multi_grid=multi_grid)
     bn = build(**grids, norm_cfg=dict(type='BN'))
     bnet = build(**grids, norm_cfg=dict(type='BNET', k=7))
