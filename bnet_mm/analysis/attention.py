@@ -11,7 +11,8 @@ from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import LIBRARIES, library_of
 from bnet_mm.openmmlab.running import (
     as_clip,
-    clip_frames,
+    as_frames,
+    backbone_of,
     recorded,
     run_model,
     sized_errors,
@@ -115,9 +116,8 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
 
 
 def _activation(model: nn.Module, x: Tensor, layers: Sequence[str]) -> list[Seen]:
-    network = getattr(model, 'backbone', model)
     with torch.no_grad(), recorded(model, layers) as pairs:
-        network(x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x)
+        backbone_of(model)(as_frames(model, x))
     for layer in layers:
         _check_map(layer, pairs)
     maps = {layer: output.square().sum(1).cpu() for layer, (_, output) in pairs.items()}

@@ -9,7 +9,8 @@ from bnet_mm.analysis.layers import BACKBONE
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.running import (
     as_clip,
-    clip_frames,
+    as_frames,
+    backbone_of,
     recorded,
     run_model,
     sized_errors,
@@ -91,9 +92,9 @@ def heat_maps(model: nn.Module, images: Tensor, layers: list[str]) -> list[list[
         InputError: a layer was not used, or not on whole images, or the network cannot run on
             the images.
     """
-    network = getattr(model, 'backbone', model)
+    network = backbone_of(model)
     x = images.to(weight_of(model))
-    frames = x.expand(clip_frames(network), -1, -1, -1) if len(x) == 1 else x
+    frames = as_frames(model, x)
     taps = {name: f'{name}.dw' for name in layers}  # the linear transformations
     with recorded(model, list(taps.values())) as pairs, sized_errors(network, x):
         if network is model or all(name.startswith(BACKBONE) for name in layers):

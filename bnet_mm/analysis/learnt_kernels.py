@@ -12,7 +12,13 @@ from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab.running import clip_frames, sized_errors, weight_of
+from bnet_mm.openmmlab.running import (
+    backbone_of,
+    clip_frames,
+    input_channels,
+    sized_errors,
+    weight_of,
+)
 
 # Of random images: a field's size differs by a third between samples of 4, by a tenth of 32.
 SAMPLES = 32
@@ -103,12 +109,12 @@ def receptive_field(model: nn.Module, size: int = 224, seed: int = 0) -> Recepti
     Raises:
         InputError: the network gives no map for such images.
     """
-    network = getattr(model, 'backbone', model)
+    network = backbone_of(model)
     like = weight_of(model)
     generator = torch.Generator().manual_seed(seed)
     energy = torch.zeros(size, size, dtype=torch.float64)
     for _ in range(SAMPLES):
-        shape = (clip_frames(network), 3, size, size)
+        shape = (clip_frames(network), input_channels(network), size, size)
         x = torch.randn(shape, generator=generator).to(like).requires_grad_()
         with sized_errors(network, x, '--size'):
             output = network(x)

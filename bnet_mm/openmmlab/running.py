@@ -58,9 +58,9 @@ def input_channels(model: nn.Module) -> int:
     Raises:
         InputError: the model has no convolution that would tell.
     """
-    network = getattr(model, 'backbone', model)
+    network = backbone_of(model)
     for name, module in network.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        if isinstance(module, nn.modules.conv._ConvNd):
             # YOLOX's first convolution sees each 2 x 2 pixels as channels.
             parts = name.split('.')
             around = [network.get_submodule('.'.join(parts[:i])) for i in range(len(parts))]
@@ -69,9 +69,19 @@ def input_channels(model: nn.Module) -> int:
     raise InputError(f'{type(model).__name__} has no convolution that tells its input channels')
 
 
-def clip_frames(network: nn.Module) -> int:
-    """Returns between how many frames a network shifts; 1 for one that looks at each by itself."""
-    return getattr(network, 'num_segments', 1)
+def backbone_of(model: nn.Module) -> nn.Module:
+    """Returns the backbone of a whole model, or the network itself."""
+    return getattr(model, 'backbone', model)
+
+
+def clip_frames(model: nn.Module) -> int:
+    """Returns between how many frames a model shifts; 1 for one that looks at each by itself."""
+    return getattr(backbone_of(model), 'num_segments', 1)
+
+
+def as_frames(model: nn.Module, images: Tensor) -> Tensor:
+    """Returns images `(N, C, H, W)` as a backbone takes them: one becomes a clip standing still."""
+    return images.expand(clip_frames(model), -1, -1, -1) if len(images) == 1 else images
 
 
 def example_input(
@@ -123,8 +133,7 @@ def as_clip(model: nn.Module, images: Tensor) -> Tensor:
     if type(model).__name__ == 'Recognizer3D':
         frames = images.expand(FRAMES, -1, -1, -1) if len(images) == 1 else images
         return frames.transpose(0, 1)[None, None]
-    frames = clip_frames(model.backbone)
-    return (images.expand(frames, -1, -1, -1) if len(images) == 1 else images)[None]
+    return as_frames(model, images)[None]
 
 
 def run_model(model: nn.Module, inputs: Tensor, proposals: Tensor | None = None) -> object:

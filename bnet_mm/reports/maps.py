@@ -140,7 +140,7 @@ def _inputs(
     model: nn.Module, path: Path, looking: Looking, cfg: Config | None
 ) -> tuple[list[str], list[np.ndarray], list[Tensor]]:
     """Returns names and images of a file, and the batches that the model is to see of them."""
-    together = clip_frames(getattr(model, 'backbone', model))
+    together = clip_frames(model)
     side = tested_side(cfg) if cfg is not None and looking.shape is None else None
     found = list(images_of(path, looking.frames if together == 1 else together))
     images = [

@@ -48,6 +48,11 @@ def test_the_field_of_a_kernel_is_the_kernel(k, side):
     assert found.size == pytest.approx(math.sqrt(math.ceil(0.95 * side**2)))
 
 
+def test_the_field_is_of_as_many_channels_as_the_network_takes():
+    found = receptive_field(nn.Sequential(nn.Conv2d(4, 2, 3, padding=1)), size=32)
+    assert found.field.shape == (32, 32) and (found.field > 0).sum() == 9
+
+
 def test_networks_without_a_map_or_a_gradient_are_named():
     with pytest.raises(InputError, match='Sequential gives no map'):
         receptive_field(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(1800, 2)), 32)
