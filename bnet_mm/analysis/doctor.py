@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,13 +14,13 @@ from torch import nn
 
 from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
-from bnet_mm.layers import EnhancedNorm, is_plain_norm
+from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.models.blocks import norm_after_conv, positions_of
 from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import config_errors
 from bnet_mm.openmmlab.models import build_model, load_model
 from bnet_mm.openmmlab.norm_cfg import norm_specs
-from bnet_mm.openmmlab.running import example_input, run_model
+from bnet_mm.openmmlab.running import example_input, recorded, run_model
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,15 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
     model.train()  # norm_eval and frozen_stages take effect here
     groups = _groups(optimizer)
     positions = _positions(model)
-    norms, others = [], {}
-    inner = set()
-    for name, module in model.named_modules():
+    norms, others = [], Counter[str]()
+    for name, module in named_norms(model):
         if isinstance(module, EnhancedNorm):
-            inner.update(id(m) for m in module.norm.modules())
             norms.append(_facts(name, module, positions.get(name, '-'), groups))
-        elif isinstance(module, nn.LayerNorm) or (
-            is_plain_norm(module) and id(module) not in inner
-        ):
-            inner.update(id(m) for m in module.modules())  # a switchable norm has one inside
-            kind = type(module).__name__
-            others[kind] = others.get(kind, 0) + 1
+        else:
+            others[type(module).__name__] += 1
+    others.update(type(m).__name__ for m in model.modules() if isinstance(m, nn.LayerNorm))
     warnings = list(_warnings(cfg, norms, checkpoint is not None, uncalled))
-    return Examination(norms, others, warnings)
+    return Examination(norms, dict(others), warnings)
 
 
 def _optimizer(model: nn.Module, cfg: Config) -> torch.optim.Optimizer | None:
@@ -161,31 +157,23 @@ def _path(module: EnhancedNorm) -> str:
 
 def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
     """Returns the BNETs that a forward pass does not reach; None where none can be run."""
-    called: set[str] = set()
-    hooks = [
-        module.register_forward_hook(lambda m, i, o, name=name: called.add(name))
-        for name, module in model.named_modules()
-        if isinstance(module, EnhancedNorm)
-    ]
-    names = [name for name, module in model.named_modules() if isinstance(module, EnhancedNorm)]
+    names = [name for name, _ in named_norms(model, EnhancedNorm)]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), recorded(model, names) as reached:
             run_model(model, example_input(model, (64, 64), cfg))
     except InputError:
         raise
     except Exception:
         # Some models want more than an image; then nothing is said of what they reach.
         return None
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [name for name in names if name not in called]
+    return [name for name in names if name not in reached]
 
 
 def _warnings(
     cfg: Config, norms: list[NormFacts], loaded: bool, uncalled: list[str] | None
 ) -> Iterator[str]:
-    asked = [where for where, _, _ in norm_specs(cfg._cfg_dict.to_dict())]
+    specs = norm_specs(cfg._cfg_dict.to_dict())
+    asked = [where for where, _, spec in specs if issubclass(spec.layer, EnhancedNorm)]
     if asked and not norms:
         yield (
             f'{asked[0]} says BNET and no norm of the model is one: the part it belongs to does '

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from bnet_mm.errors import InputError
-from bnet_mm.layers import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm, named_norms
 
 # What ResNets and their kin, HRNet and most others call a stage.
 STAGE = re.compile(r'((?:.*\.)?(?:layer|stage|stages\.)\d+)(?:\.|$)')
@@ -38,7 +38,7 @@ def chosen_layers(model: nn.Module, names: Sequence[str] | None = None) -> list[
         NoBNETError: the model has none.
         InputError: it has not one of such a name.
     """
-    known = [name for name, m in model.named_modules() if isinstance(m, EnhancedNorm)]
+    known = [name for name, _ in named_norms(model, EnhancedNorm)]
     if not known:
         raise NoBNETError(
             f'{type(model).__name__} has no BNET, and a plain norm enhances nothing: take a config '

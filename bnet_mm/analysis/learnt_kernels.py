@@ -11,7 +11,7 @@ from bnet_mm.analysis.layers import stage_of
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
-from bnet_mm.layers import EnhancedNorm
+from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.openmmlab.running import (
     backbone_of,
     clip_frames,
@@ -67,9 +67,7 @@ class ReceptiveField:
 def learnt_kernels(model: nn.Module) -> list[LearntKernel]:
     """Returns what each BNET of a model learnt, in the order of the network."""
     found = []
-    for name, module in model.named_modules():
-        if not isinstance(module, EnhancedNorm):
-            continue
+    for name, module in named_norms(model, EnhancedNorm):
         kernel = module.dw.weight.detach().double().cpu()
         dirac = torch.zeros_like(kernel)
         dirac[:, :, module.k // 2, module.k // 2] = 1

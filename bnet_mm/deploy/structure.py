@@ -133,14 +133,14 @@ def statistics_of(norm: nn.Module) -> nn.Module:
     return norm.norm if isinstance(norm, EnhancedNorm) else norm
 
 
-def is_norm(module: nn.Module) -> bool:
+def is_foldable(module: nn.Module) -> bool:
     """Tells whether a module is a batch norm over maps, or a BNET."""
     return isinstance(module, EnhancedNorm) or _is_batch_norm_2d(module)
 
 
 def norms_of(model: nn.Module) -> dict[str, nn.Module]:
     """Returns the batch norms over maps and the BNETs of `model` by name, each module once."""
-    return {name: norm for name, norm in named_norms(model) if is_norm(norm)}
+    return {name: norm for name, norm in named_norms(model) if is_foldable(norm)}
 
 
 def unfit(norm: nn.Module) -> str | None:
@@ -229,7 +229,7 @@ def restructure(model: nn.Module, fusion: Fusion) -> None:
     """
     for name, convs in fusion.folded.items():
         norm = _submodule(model, name)
-        if not is_norm(norm):
+        if not is_foldable(norm):
             raise InputError(f'{name} is no batch norm and no BNET of this model')
         for conv in (_submodule(model, conv) for conv in convs):
             if not isinstance(conv, nn.Conv2d) or conv.out_channels != norm.num_features:

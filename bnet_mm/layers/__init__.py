@@ -5,7 +5,7 @@ from bnet_mm.layers.control import BNReLUConv
 from bnet_mm.layers.depthwise import DepthwiseTransform
 from bnet_mm.layers.enhanced import EnhancedNorm
 from bnet_mm.layers.family import GNET, INET, SNET
-from bnet_mm.layers.kinds import is_norm, is_plain_norm, named_norms
+from bnet_mm.layers.kinds import is_norm, named_norms
 from bnet_mm.layers.switchable import SwitchNorm2d
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     'SwitchNorm2d',
     'SyncBNET',
     'is_norm',
-    'is_plain_norm',
     'named_norms',
 ]  # fmt: skip

@@ -17,11 +17,6 @@ PLAIN_NORMS = (
 NORMS = (*PLAIN_NORMS, EnhancedNorm, BNReLUConv)
 
 
-def is_plain_norm(module: nn.Module) -> bool:
-    """Tells whether a module normalizes feature maps, with at most a scale and shift a channel."""
-    return isinstance(module, PLAIN_NORMS)
-
-
 def is_norm(module: nn.Module) -> bool:
     """Tells whether a module stands in the place of a norm, plain or of this package."""
     return isinstance(module, NORMS)

@@ -15,8 +15,9 @@ from bnet_mm.checkpoint import contents_of, convert, read_checkpoint, verify
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.start_report import describe_norms
 from bnet_mm.errors import InputError
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, is_plain_norm
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm
 from bnet_mm.layers.frelu import FReLU
+from bnet_mm.layers.kinds import PLAIN_NORMS
 from bnet_mm.openmmlab.backbones.birealnet import BiRealBlock
 
 NORMS = {
@@ -122,7 +123,7 @@ def test_bi_real_net():
     model.init_weights()
     blocks = [m for m in model.modules() if isinstance(m, BiRealBlock)]
     assert len(blocks) == 16 and all(isinstance(b.norm1, BNET) for b in blocks)
-    assert sum(is_plain_norm(m) for m in model.modules()) == 16 + 1 + 3  # and BNETs' own
+    assert sum(isinstance(m, PLAIN_NORMS) for m in model.modules()) == 16 + 1 + 3  # and BNETs' own
     x = torch.randn(2, 3, 64, 64)
     outputs = model(x)
     assert [tuple(y.shape[1:]) for y in outputs] == [(8 * 2**i, 16 >> i, 16 >> i) for i in range(4)]
