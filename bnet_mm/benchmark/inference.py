@@ -9,9 +9,9 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm.benchmark.interleaved import interleave, ratio
-from bnet_mm.benchmark.layers import FORMATS, saved_bytes
-from bnet_mm.benchmark.models import BN_DEPLOYED, DEPLOYED, ModelRow, key, model_rows
-from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, model_with
+from bnet_mm.benchmark.layers import saved_bytes
+from bnet_mm.benchmark.models import DEPLOYED, ModelRow, model_rows, models_to_measure
+from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES
 from bnet_mm.deploy import fuse
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
@@ -52,22 +52,17 @@ def inference(
     rows = []
     for memory_format in formats:
         jobs = {}
-        for k in sizes:
-            with config_errors():
-                start = _sized(build_model(cfg, device), k)
-            for peer, deployed in ((OURS, DEPLOYED), (TWO_LINES, None), (BN, BN_DEPLOYED)):
-                if key(peer, k) in jobs:
-                    continue
-                model = model_with(peer, start).to(memory_format=FORMATS[memory_format])
-                jobs[key(peer, k)] = _forward(model, cfg, shape, device)
-                if deployed:
-                    fused = fuse(model, shape=shape)
-                    jobs[key(deployed, k)] = _forward(fused, cfg, shape, device)
+        for peer, k, model in models_to_measure(
+            lambda k: _with_size(cfg, k, device), sizes, memory_format, device
+        ):
+            jobs[peer, k] = _forward(model, cfg, shape, device)
+            if peer != TWO_LINES:
+                jobs[peer + DEPLOYED, k] = _forward(fuse(model, shape=shape), cfg, shape, device)
         rows += model_rows(
             interleave(jobs, rounds, device),
             sizes,
-            (BN, BN_DEPLOYED, OURS, DEPLOYED, TWO_LINES),
-            {},
+            (BN, BN + DEPLOYED, OURS, OURS + DEPLOYED, TWO_LINES),
+            memory={},
             model=name,
             task='inference',
             memory_format=memory_format,
@@ -125,8 +120,10 @@ def _forward(
     return forward
 
 
-def _sized(model: nn.Module, k: int) -> nn.Module:
-    """Gives every BNET of a model, which all are at their start, kernels of another size."""
+def _with_size(cfg: Config, k: int, device: str) -> nn.Module:
+    """Builds a config's model with kernels of another size."""
+    with config_errors():
+        model = build_model(cfg, device)
     norms = list(named_norms(model, EnhancedNorm))
     if not norms:
         raise InputError('the model has no BNET: set model.backbone.norm_cfg=dict(type="BNET")')

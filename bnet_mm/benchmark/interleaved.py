@@ -40,7 +40,7 @@ def interleave(
         for turn in range(rounds + 1):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                seconds = timed(jobs[name])
+                seconds = timed(jobs[name], device)
                 if turn:
                     times[name].append(seconds)
             gc.collect()
@@ -59,19 +59,20 @@ def ratio(times: list[float], baseline: list[float]) -> Ratio:
     return Ratio(median, low, high)
 
 
-def _timed_on_cpu(job: Callable[[], object]) -> float:
+def _timed_on_cpu(job: Callable[[], object], _) -> float:
     start = time.perf_counter()
     job()
     return time.perf_counter() - start
 
 
-def _timed_on_gpu(job: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # The GPU is kept busy until everything is queued: else the time of a small feature map would be
-    # that of the Python code that launches its kernels.
-    torch.cuda._sleep(4_000_000)
-    start.record()
-    job()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1000
+def _timed_on_gpu(job: Callable[[], object], device: torch.device | str) -> float:
+    with torch.cuda.device(device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # The GPU is kept busy until everything is queued: else the time of a small feature map
+        # would be that of the Python code that launches its kernels.
+        torch.cuda._sleep(4_000_000)
+        start.record()
+        job()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000

@@ -1,7 +1,8 @@
 """Whole networks: the rows of their times, and a training step of a torchvision classifier."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import median
 
 import torch
@@ -13,7 +14,7 @@ from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, model_with
 from bnet_mm.errors import InputError
 from bnet_mm.models.placement import enhance
 
-BN_DEPLOYED, DEPLOYED = 'BN deployed', 'BNET deployed'
+DEPLOYED = ' deployed'
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,22 @@ class ModelRow:
     memory: int | None
 
 
-def key(peer: str, k: int) -> tuple[str, int | None]:
-    """Returns the name of a job: batch norm's is the same for all kernel sizes."""
-    return peer, None if peer in (BN, BN_DEPLOYED) else k
+def models_to_measure(
+    build: Callable[[int], nn.Module], sizes: Sequence[int], memory_format: str, device: str
+) -> Iterator[tuple[str, int, nn.Module]]:
+    """Yields peer, kernel size and a model for each job; batch norm for the first size alone.
+
+    Args:
+        build: returns a model with BNET of a kernel size.
+        sizes: kernel sizes.
+        memory_format: of the models, a key of `FORMATS`.
+        device: of the models.
+    """
+    to = dict(device=device, memory_format=FORMATS[memory_format])
+    for k in sizes:
+        start = build(k)
+        for peer in (OURS, TWO_LINES, BN) if k == sizes[0] else (OURS, TWO_LINES):
+            yield peer, k, model_with(peer, start).to(**to)
 
 
 def model_rows(
@@ -54,25 +68,27 @@ def model_rows(
     """Returns a row for each kernel size and peer.
 
     Args:
-        times: seconds of each round, by `key`.
+        times: seconds of each round, by peer and kernel size.
         sizes, peers: in their order.
-        memory: bytes, by `key`, where they were counted.
+        memory: bytes, by peer and kernel size, where they were counted.
         what: the other attributes of the rows.
     """
-    deployed = times.get((BN_DEPLOYED, None))
-    return [
-        ModelRow(
-            k=k,
-            peer=peer,
-            seconds=median(times[key(peer, k)]),
-            over_bn=ratio(times[key(peer, k)], times[BN, None]),
-            over_bn_deployed=deployed and ratio(times[key(peer, k)], deployed),
-            memory=memory.get(key(peer, k)),
-            **what,
+    rows = []
+    baseline, deployed = times[BN, sizes[0]], times.get((BN + DEPLOYED, sizes[0]))
+    for k, peer in product(sizes, peers):
+        job = (peer, k if (peer, k) in times else sizes[0])
+        rows.append(
+            ModelRow(
+                k=k,
+                peer=peer,
+                seconds=median(times[job]),
+                over_bn=ratio(times[job], baseline),
+                over_bn_deployed=deployed and ratio(times[job], deployed),
+                memory=memory.get(job),
+                **what,
+            )
         )
-        for k in sizes
-        for peer in peers
-    ]
+    return rows
 
 
 def training_step(
@@ -107,17 +123,13 @@ def training_step(
         jobs, memory = {}, {}
         x = torch.randn(shape, device=device).contiguous(memory_format=FORMATS[memory_format])
         target = torch.arange(len(x), device=device)
-        for k in sizes:
-            start = enhance(get_model(name), k=k).train()
-            for peer in (OURS, TWO_LINES, BN):
-                if key(peer, k) in jobs:
-                    continue
-                model = model_with(peer, start).to(device, memory_format=FORMATS[memory_format])
-                jobs[key(peer, k)] = step = _step(model, x, target)
-                memory[key(peer, k)] = _training_memory(model, x, step, device)
-        times = interleave(jobs, rounds, device)
+        for peer, k, model in models_to_measure(
+            lambda k: enhance(get_model(name), k=k).train(), sizes, memory_format, device
+        ):
+            jobs[peer, k] = step = _step(model, x, target)
+            memory[peer, k] = _training_memory(model, x, step, device)
         rows += model_rows(
-            *(times, sizes, (BN, OURS, TWO_LINES), memory),
+            *(interleave(jobs, rounds, device), sizes, (BN, OURS, TWO_LINES), memory),
             model=name,
             task='training step',
             memory_format=memory_format,

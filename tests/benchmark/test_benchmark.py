@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,39 @@ def test_every_job_runs_once_a_round_and_ratios_are_of_the_same_round():
     assert order[:6] == ['a', 'b', 'c', 'b', 'c', 'a']
     assert ratio([2.0, 6.0, 40.0], [1.0, 2.0, 10.0]).median == 3
     assert ratio([2.0], [1.0]).high == 2
+
+
+def test_a_gpu_is_timed_by_its_events(monkeypatch):
+    happened = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.at = None
+
+        def record(self):
+            self.at = len(happened)
+            happened.append('event')
+
+        def synchronize(self):
+            happened.append('wait')
+
+        def elapsed_time(self, end):
+            return 1000.0 * (end.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, 'Event', Event)
+    monkeypatch.setattr(torch.cuda, 'device', lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, '_sleep', lambda _: happened.append('sleep'))
+    times = interleave({'job': lambda: happened.append('job')}, rounds=2, device='cuda:0')
+    assert happened == ['sleep', 'event', 'job', 'event', 'wait'] * 3
+    assert times == {'job': [2.0, 2.0]}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='torch finds no GPU')
+def test_layers_on_a_gpu():
+    modes = ('training', 'evaluation')
+    rows = layer_costs(((2, 64, 50, 60),), (5,), ('channels_last',), 3, 'cuda', modes=modes)
+    assert all(row.bn > 0 and row.bnet.median > 0 and row.limit > 0 for row in rows)
 
 
 @pytest.mark.parametrize('training', [True, False])
