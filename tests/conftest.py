@@ -3,10 +3,13 @@
 import itertools
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
 from collections import OrderedDict
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,15 +23,41 @@ RUNNERS = itertools.count()
 os.environ['OMP_NUM_THREADS'] = '1'
 torch.set_num_threads(1)
 
+# Folders whose tests need the OpenMMLab libraries; others are told by what they import.
+OPENMMLAB = {'analysis', 'configs', 'demo', 'engine', 'openmmlab', 'reports'}
+IMPORTS_OPENMMLAB = re.compile(
+    r'^(?:from|import) (?:mm|bnet_mm\.(?:analysis|engine|openmmlab))', re.MULTILINE
+)
+LEFT_OUT: list[str] = []
 
-# Folders whose tests need the OpenMMLab libraries.
-OPENMMLAB = ('analysis', 'configs', 'demo', 'engine', 'openmmlab', 'reports')
+
+@cache
+def needs_openmmlab(path: Path) -> bool:
+    """Tells whether a file of tests needs the OpenMMLab libraries."""
+    folders = set(path.relative_to(ROOT / 'tests').parts)
+    return bool(OPENMMLAB & folders or IMPORTS_OPENMMLAB.search(path.read_text()))
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out, beside torch alone, what could not even be imported."""
+    if collection_path.suffix != '.py' or find_spec('mmengine') is not None:
+        return None
+    if not needs_openmmlab(collection_path):
+        return None
+    LEFT_OUT.append(collection_path.name)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was left out."""
+    if LEFT_OUT:
+        terminalreporter.line(f'no mmengine here: {len(LEFT_OUT)} files of tests were left out')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by their folders, and puts those that train first: nothing long is left last."""
+    """Marks tests by their files, and puts those that train first: nothing long is left last."""
     for item in items:
-        if set(OPENMMLAB) & set(item.path.relative_to(ROOT / 'tests').parts):
+        if needs_openmmlab(item.path):
             item.add_marker('openmmlab')
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)  # stable
 

@@ -10,8 +10,7 @@ here=$PWD
 folder=${1:-$(mktemp -d)}
 oldest_torch=2.6.0
 oldest_torchvision=0.21.0
-alone=(tests/kernels tests/layers tests/models tests/checkpoint/test_reading.py
-  tests/checkpoint/test_writing.py tests/checkpoint/test_cifar.py)
+alone=(tests/kernels tests/layers tests/models tests/checkpoint)
 with_mmengine=(tests/kernels tests/layers tests/models tests/openmmlab tests/checkpoint
   tests/engine/test_resume.py tests/engine/test_train_and_test.py)
 status=0
