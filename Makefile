@@ -14,11 +14,13 @@ lint: env
 	@echo "Lint: style, formats, imports from room to room, types (under a minute)."
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+	@.venv/bin/clang-format --dry-run -Werror bnet_mm/kernels/csrc/*
 	@.venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports --no-cache
 	@.venv/bin/mypy
 
 format: env
 	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+	@.venv/bin/clang-format -i bnet_mm/kernels/csrc/*
 
 env:
 	@bash requirements/setup_env.sh
