@@ -233,7 +233,8 @@ def compare_forward(
     if case.k == 3:  # the end of a residual block
         ended = backend.forward(x, weight, bias, mean, invstd, dilation, g, True)
         residual = g.double().cpu()
-        yield 'residual and ReLU', share(ended, (wanted.y + residual).relu(), scale), rounding
+        y = wanted.y + residual
+        yield 'residual and ReLU', share(ended, y.relu(), y.abs().max().clamp_min(1)), rounding
         if frozen:
             alone = backend.forward(x, weight, bias, None, None, dilation, g)
             y = convolve(*(t.double().cpu() for t in (x, weight, bias)), dilation) + residual
