@@ -41,13 +41,13 @@ def read_annotations(path: str | Path) -> Annotations:
     Objects of images that it does not list are left out, as COCO's evaluation does.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not such a file.
     """
     contents = _read_json(path)
     lists = ('images', 'categories', 'annotations')
     if not isinstance(contents, dict) or not all(isinstance(contents.get(k), list) for k in lists):
         raise InputError(
-            f'{path} is no COCO annotation file, which has lists of images, categories and '
+            f'{path} is not a COCO annotation file, which has lists of images, categories and '
             f'annotations (a result file is a list, and stands before --annotations)'
         )
     try:
@@ -55,7 +55,7 @@ def read_annotations(path: str | Path) -> Annotations:
         categories = {category['id']: category['name'] for category in contents['categories']}
     except (KeyError, TypeError) as error:
         raise InputError(
-            f'{path} is no COCO annotation file: an image lacks its id, or a category its id or '
+            f'{path} is not a COCO annotation file: an image lacks its id, or a category its id or '
             f'name'
         ) from error
     objects = []
@@ -99,11 +99,11 @@ def read_detections(path: str | Path, annotations: Annotations) -> list[dict]:
     """Reads a COCO result file: a list of boxes, or masks, with image, category and score.
 
     Raises:
-        InputError: it is none, or it is of other images or categories.
+        InputError: it is not such a file, or it is of other images or categories.
     """
     detections = _read_json(path)
     if not isinstance(detections, list):
-        raise InputError(f'{path} is no COCO result file: it holds no list')
+        raise InputError(f'{path} is not a COCO result file: it holds no list')
     for number, detection in enumerate(detections):
         where = f'{path}, detection {number}'
         whole = _is_placed(detection) and _is_number(detection.get('score'))
@@ -203,4 +203,4 @@ def _read_json(path: str | Path) -> object:
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror}') from error
     except ValueError as error:
-        raise InputError(f'{path} is no JSON file: {error}') from error
+        raise InputError(f'{path} is not a JSON file: {error}') from error

@@ -93,7 +93,7 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f'{path} is no folder; name the work dir of a training')
+        raise InputError(f'{path} is not a folder; name the work dir of a training')
     files = sorted(file for file in path.glob('*/vis_data/scalars.json') if file.is_file())
     if not files:
         raise InputError(
@@ -173,7 +173,7 @@ def _records(file: Path) -> Iterator[dict]:
         if not isinstance(record, dict) or not isinstance(record.get('step'), int):
             continue
         if 'loss' in record and not isinstance(record['loss'], (int, float)):
-            raise InputError(f'{file}, line {number} is damaged: its loss is no number')
+            raise InputError(f'{file}, line {number} is damaged: its loss is not a number')
         if not any(key.startswith(KERNEL_SCALARS) for key in record):
             yield record
 

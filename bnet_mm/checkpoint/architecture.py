@@ -262,7 +262,7 @@ def _check_shapes(state: Mapping[str, Tensor], names: list[str]) -> None:
     """Checks the shapes of a convolution's weight and of the norm after it, which `names` are."""
     weight = state[names[0]]
     if weight.ndim != 4 or 0 in weight.shape:
-        raise InputError(f'{names[0]} is no convolution: the checkpoint is damaged')
+        raise InputError(f'{names[0]} is not a convolution: the checkpoint is damaged')
     channels = weight.shape[0]
     for name in names[1:]:
         shape, kernel = tuple(state[name].shape), name.endswith('.dw.weight')

@@ -73,7 +73,7 @@ def contents_of(checkpoint: object) -> Contents:
             unexplained.append(str(key))
     if not tensors:
         raise InputError(
-            'the checkpoint holds no tensors by name: it is no state dict of a network'
+            'the checkpoint holds no tensors by name: it is not a state dict of a network'
         )
     for key in beside:
         reason = next((reason for reason, keys in BESIDE.items() if key in keys), None)
@@ -89,7 +89,7 @@ def _checked(name: str, value: Tensor) -> Tensor:
     value = value.detach()
     if value.layout is not torch.strided or value.is_meta or value.is_quantized:
         raise InputError(
-            f'{name} is no plain tensor of numbers: this is no state dict of a network'
+            f'{name} is not a plain tensor of numbers: this is not a state dict of a network'
         )
     # More values than bytes: an `expand`, which a few bytes of file could make larger than memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():

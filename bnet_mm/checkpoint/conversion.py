@@ -98,8 +98,8 @@ def convert(
         source: one of `SOURCES`, to insist on a layout that is otherwise detected.
 
     Raises:
-        InputError: the source is no complete residual network, or the destination has no place for
-            it, or no `k` of this size computes the same.
+        InputError: the source is not a complete residual network, or the destination has no place
+            for it, or no `k` of this size computes the same.
 
     Examples:
         >>> from bnet_mm.checkpoint import contents_of
@@ -120,7 +120,7 @@ def convert(
     strange = [key for key in contents.state if key not in backbone and inside.match(key)]
     if strange:
         raise InputError(
-            f'this is no plain residual network, and what it computes is not known: its blocks '
+            f'this is not a plain residual network, and what it computes is not known: its blocks '
             f'hold {some(strange)}'
         )
     state = {name: _own_memory(contents.state[key]) for key, name in backbone.items()}

@@ -18,8 +18,8 @@ class Inspection:
     """A checkpoint's weights at a glance.
 
     Attributes:
-        network: the residual network it is, or why it is none that is known.
-        layout: how it names its tensors; '' if it is none that is known.
+        network: the residual network it is, or why it is not a known one.
+        layout: how it names its tensors; '' for an unknown layout.
         tensors, values: how many there are.
         types: type -> number of tensors.
         plain_norms: norms with statistics and no kernel.

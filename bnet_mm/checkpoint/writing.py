@@ -36,7 +36,7 @@ def check_target(path: str | Path, force: bool = False) -> Path:
             folder = path.parent.absolute()
             raise InputError(f'{path} cannot be written: there is no folder {folder}')
         if path.exists() and not path.is_file():
-            raise InputError(f'{path} is no regular file: choose another name')
+            raise InputError(f'{path} is not a regular file: choose another name')
         if path.exists() and not force:
             raise InputError(f'{path} exists already and was kept: choose another name, or --force')
     except (OSError, RuntimeError) as error:

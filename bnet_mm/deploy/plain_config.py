@@ -37,7 +37,7 @@ def config_text(cfg: Config) -> str:
     That is the model, without where its first weights came from, the test pipeline and the scope.
 
     Raises:
-        InputError: the config holds what is no plain value, or what `config_of_text` would refuse.
+        InputError: the config holds more than plain values, or what `config_of_text` would refuse.
     """
     plain = cfg.to_dict()
     kept = {key: plain[key] for key in KEYS if plain.get(key) is not None}
@@ -57,7 +57,7 @@ def config_of_text(text: str) -> Config:
     """Returns the config in `text`, each of whose types is registered by an OpenMMLab library.
 
     Raises:
-        InputError: it is no such text, or it asks for something that could run other code.
+        InputError: it is not such a text, or it asks for something that could run other code.
     """
     content = from_text(text, 'config')
     if not isinstance(content, dict) or not isinstance(content.get('model'), dict):
@@ -87,7 +87,7 @@ def from_text(text: object, where: str) -> object:
     """Returns the values that `as_text` wrote.
 
     Raises:
-        InputError: it is no such text.
+        InputError: it is not such a text.
     """
     try:
         return _decoded(json.loads(text))
@@ -158,7 +158,7 @@ def _registered(scope: str) -> dict[str, set[str]]:
 
 
 def _check_types(content: dict, names: dict[str, set[str]]) -> None:
-    """Refuses a type that is not registered, and a scope that is no library's."""
+    """Refuses a type that is not registered, and a scope that is not a library's."""
     for where, node in walk(content, 'config'):
         if not isinstance(node, dict):
             continue

@@ -217,7 +217,7 @@ def runs_on(model: nn.Module, inputs: object, shape: tuple[int, int] | None) -> 
         shape: height and width of the random image; (64, 96) by default.
 
     Raises:
-        InputError: `inputs` is none of these, or the model has no convolution.
+        InputError: `inputs` is of another kind, or the model has no convolution.
     """
     if inputs is None:
         return [_run_on(_random(example_input(model, shape or SHAPE, frames=FRAMES)))]

@@ -74,7 +74,7 @@ def load(path: str | Path, device: str | torch.device = 'cpu') -> nn.Module:
         contents = contents_of(read_checkpoint(path))
         meta = contents.meta.get(ENTRY)
         if not isinstance(meta, dict):
-            raise InputError('it is no folded model: tools/deploy.py writes these')
+            raise InputError('it is not a folded model: tools/deploy.py writes these')
         if meta.get('format') != FORMAT:
             raise InputError(f'its format is {meta.get("format")!r}, this version reads {FORMAT}')
         # Copies: what was read is mapped from the file, which may change.

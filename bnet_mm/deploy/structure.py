@@ -230,7 +230,7 @@ def restructure(model: nn.Module, fusion: Fusion) -> None:
     for name, convs in fusion.folded.items():
         norm = _submodule(model, name)
         if not is_foldable(norm):
-            raise InputError(f'{name} is no batch norm and no BNET of this model')
+            raise InputError(f'{name} is neither a batch norm nor a BNET of this model')
         for conv in (_submodule(model, conv) for conv in convs):
             if not isinstance(conv, nn.Conv2d) or conv.out_channels != norm.num_features:
                 raise InputError(f'{name} cannot have been folded into {", ".join(convs)}')

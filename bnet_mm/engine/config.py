@@ -28,7 +28,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     name is used only while the file is read, and setting it afterwards changes nothing.)
 
     Raises:
-        InputError: there is no such file, it is no config, its base's library is missing, or an
+        InputError: there is no such file, it is not a config, its base's library is missing, or an
             option names what the config does not have.
     """
     path = Path(path)

@@ -73,8 +73,8 @@ def replace_relus(model: nn.Module) -> nn.Module:
     stem, relu = model._modules.get('conv1'), model._modules.get('relu')
     if not found or not isinstance(stem, nn.Conv2d) or not isinstance(relu, nn.ReLU):
         raise InputError(
-            f'FReLU cannot be placed in {type(model).__name__}: it is no ResNet with a stem of one '
-            f'convolution'
+            f'FReLU cannot be placed in {type(model).__name__}: it is not a ResNet with a '
+            f'stem of one convolution'
         )
     model.relu = FReLU(stem.out_channels, **_where(stem))
     for block, parts in found.items():

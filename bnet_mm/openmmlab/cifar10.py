@@ -23,7 +23,7 @@ class CIFAR10(_CIFAR10):
     published batches, and downloads them where they are not there.
 
     Raises:
-        InputError: a folder is missing, or a file in it is no image of 32 x 32.
+        InputError: a folder is missing, or a file in it is not an image of 32 x 32.
     """
 
     def load_data_list(self) -> list[dict]:

@@ -51,7 +51,7 @@ def check_figure(file: Path) -> None:
     formats = FigureCanvasBase.get_supported_filetypes()
     if file.suffix.removeprefix('.').lower() not in formats:
         raise InputError(
-            f'{file} is no figure: its suffix must be one of .{", .".join(sorted(formats))}'
+            f'{file} is not a figure: its suffix must be one of .{", .".join(sorted(formats))}'
         )
     check_writable(file)
 
@@ -66,7 +66,7 @@ def save_figure(figure: Figure, file: Path) -> None:
     """Writes `figure` to `file`, whose suffix says the format (.png, .pdf, .svg).
 
     Raises:
-        InputError: it cannot be written, or the format is none of matplotlib's.
+        InputError: it cannot be written, or matplotlib does not know the format.
     """
     kind = file.suffix.removeprefix('.')
     try:

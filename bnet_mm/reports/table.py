@@ -85,7 +85,7 @@ def show(parts: Iterable[Table | str], file_width: int | None = None, wrap: bool
 
     Args:
         parts: in their order.
-        file_width: columns where the output is no terminal; 80 by default.
+        file_width: columns where the output is not a terminal; 80 by default.
         wrap: whether sentences are broken at the width; else they are one line each, to be copied.
     """
     from rich.console import Console

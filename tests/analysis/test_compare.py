@@ -87,5 +87,5 @@ def test_the_tool(runs, run_tool, call_tool, tmp_path):
     found = json.loads(call_tool('compare.py', *runs, '--json', check=True).stdout)
     assert [group['norm'] for group in found] == ['BN', 'BNET-3']
     wrong = call_tool('compare.py', tmp_path / 'gone')
-    assert wrong.returncode == 2 and 'is no folder' in wrong.stderr
+    assert wrong.returncode == 2 and 'is not a folder' in wrong.stderr
     assert 'Traceback' not in wrong.stderr

@@ -69,7 +69,7 @@ def test_no_program_in_the_folder_is_run_as_its_config(write_run, tmp_path):
 
 
 def test_what_cannot_be_read_is_named(runs, tmp_path):
-    with pytest.raises(InputError, match='is no folder'):
+    with pytest.raises(InputError, match='is not a folder'):
         read_run(tmp_path / 'gone')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(InputError, match='holds no training'):
@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_named(runs, tmp_path):
     with pytest.raises(InputError, match=r'scalars\.json, line 1 is damaged'):
         read_run(runs[0])
     log.write_text('{"loss": "nan", "step": 1}\n{}')
-    with pytest.raises(InputError, match='its loss is no number'):
+    with pytest.raises(InputError, match='its loss is not a number'):
         read_run(runs[0])
     log.write_text('')
     with pytest.raises(InputError, match='has no loss'):

@@ -188,7 +188,7 @@ def test_wrong_files_are_named(files, call_tool, tmp_path):
     truth, found = files(annotations, detections)
     entry = detections[0]
     for name, contents, sentence in (
-        ('text.json', 'no json', 'is no JSON file'),
+        ('text.json', 'no json', 'is not a JSON file'),
         ('dict.json', '{}', 'holds no list'),
         ('image.json', json.dumps([{**entry, 'image_id': 99}]), 'of image 99, which'),
         ('class.json', json.dumps([{**entry, 'category_id': 99}]), 'of category 99, which'),
@@ -211,7 +211,7 @@ def test_wrong_files_are_named(files, call_tool, tmp_path):
             known = read_annotations(truth)
             analyze_errors('x', known, read_detections(tmp_path / name, known))
         assert sentence in str(error.value)
-    with pytest.raises(InputError, match='is no COCO annotation file'):
+    with pytest.raises(InputError, match='is not a COCO annotation file'):
         read_annotations(found)
     first = annotations['annotations'][0]
     for change, sentence in (

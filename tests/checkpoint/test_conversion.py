@@ -286,7 +286,7 @@ def without(state, *names):
         (lambda s: s | {'layer1.0.se.fc.weight': torch.ones(1)}, r'hold layer1\.0\.se\.fc'),
         (lambda s: s | {'layer1.0.bn7.weight': torch.ones(1)}, r'no place .* layer1\.0\.bn7'),
         (lambda s: s | {'stem.9.weight': torch.ones(1)}, r'no place .* stem\.9'),
-        (lambda s: s | {'layer2.0.conv1.weight': torch.ones(())}, 'is no convolution'),
+        (lambda s: s | {'layer2.0.conv1.weight': torch.ones(())}, 'is not a convolution'),
         (lambda s: s | {'layer1.0.bn7.dw.weight': torch.ones(())}, 'no place'),
         (lambda s: s | {'bn1.weight': torch.ones(3)}, r'bn1\.weight has shape \(3,\)'),
         (lambda s: s | {'conv1.weight': s['conv1.weight'].int()}, 'quantized'),

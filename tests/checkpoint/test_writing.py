@@ -60,7 +60,7 @@ def test_places_where_nothing_can_be_written(tmp_path):
     with pytest.raises(InputError, match=r'written as \.pth, \.pt, \.safetensors'):
         write_checkpoint(CHECKPOINT, tmp_path / 'x.onnx')
     (tmp_path / 'folder.pth').mkdir()
-    with pytest.raises(InputError, match='is no regular file'):
+    with pytest.raises(InputError, match='is not a regular file'):
         write_checkpoint(CHECKPOINT, tmp_path / 'folder.pth', force=True)
 
 

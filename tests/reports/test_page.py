@@ -176,7 +176,7 @@ def test_what_cannot_be_made_says_why_in_its_place(work_dir, call_tool, tmp_path
     assert sum(f'{run} has no checkpoint' in reason for reason in said) == 2
     skipped = [section for section in SECTIONS if section != 'configs']
     for arguments, sentence in (
-        ((tmp_path / 'gone',), 'is no folder'),
+        ((tmp_path / 'gone',), 'is not a folder'),
         ((run, '--out', run / 'resnet18.py/r.html', '--parts', 'p'), 'cannot be written'),
         ((run, '--out', '.'), '. cannot be written'),
         ((run, '--parts', run / 'resnet18.py'), 'cannot be made'),
