@@ -1,4 +1,4 @@
-"""The one exception for what a user gave and what cannot be used."""
+"""The one exception for wrong input from a user."""
 
 
 class InputError(ValueError):

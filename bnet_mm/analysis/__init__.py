@@ -1,1 +1,1 @@
-"""What BNET costs and what it learnt: tables and images."""
+"""Numbers about trained models and trainings: costs, heat maps, kernels, errors, comparisons."""

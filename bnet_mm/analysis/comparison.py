@@ -1,4 +1,4 @@
-"""Compares trainings that differ by their norm, over seeds, with the paper's difference beside."""
+"""Compares trainings that differ by their norm, over seeds, and gives the paper's difference."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

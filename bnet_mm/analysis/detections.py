@@ -1,4 +1,4 @@
-"""Detections as COCO result files, and the annotations they are of."""
+"""COCO annotation files and result files of detectors: read, checked, and written by a test."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What each BNET of a model is, how it will train, and what is suspicious about it."""
+"""Examines each BNET of a model: what it is, how it will train, and what usually goes wrong."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""The images and the frames of videos that analyses look at."""
+"""Reads the images and video frames that analyses run on, and resizes them."""
 
 from collections.abc import Iterator
 from pathlib import Path

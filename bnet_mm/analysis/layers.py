@@ -1,4 +1,4 @@
-"""Which layers of a network an analysis looks at: named ones, or the last of each stage."""
+"""Selects the layers of a network to analyze: named ones, or the last of each stage."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the taps of a trained BNET learnt, and how far the network with them sees."""
+"""Statistics of the kernels that a model learnt, and its effective receptive field."""
 
 import math
 from collections.abc import Sequence

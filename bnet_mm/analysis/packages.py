@@ -1,4 +1,4 @@
-"""Packages that single analyses are made with, beside the OpenMMLab libraries."""
+"""Checks for the optional packages of single analyses."""
 
 from importlib.util import find_spec
 

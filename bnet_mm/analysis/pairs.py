@@ -1,4 +1,4 @@
-"""Models on a command line: pairs of a config and a checkpoint, the first one to compare with."""
+"""Models on a command line: pairs of a config and a checkpoint; the first is the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

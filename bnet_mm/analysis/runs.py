@@ -1,4 +1,4 @@
-"""What a training left in its work dir: scalars, config, seed."""
+"""Reads the work dir of a training: scalars, config, seed."""
 
 import ast
 import hashlib

@@ -1,4 +1,4 @@
-"""Which errors cost a detector how much AP: TIDE's, as in the paper's table 14, by tidecv."""
+"""What each kind of error costs a detector in AP, by tidecv (TIDE; paper, table 14)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

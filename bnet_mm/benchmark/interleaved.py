@@ -1,4 +1,4 @@
-"""Times of jobs taken in turn: what slows the machine down for a while slows them all."""
+"""Times jobs in turn, so that whatever slows the machine for a while slows all of them."""
 
 import gc
 import statistics

@@ -1,4 +1,4 @@
-"""The machine on which something is measured."""
+"""Describes the machine of a measurement."""
 
 import datetime
 import os

@@ -1,4 +1,4 @@
-"""The residual network that a backbone's tensors belong to: which it is, and whether it is whole.
+"""The residual network of a backbone's tensors: which one it is, and whether it is complete.
 
 Every `state` here is a backbone's, under the common names (see `bnet_mm.checkpoint.layouts`).
 """

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint: the weights, and what stands beside them."""
+"""The parts of a checkpoint: the weights, the metadata, and what is dropped."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Gives the tensors of a checkpoint the names, and its norms the form, that a network expects."""
+"""Converts a checkpoint: renames its tensors for another library, turns BN into BNET and back."""
 
 import re
 from collections import Counter

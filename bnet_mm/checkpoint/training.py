@@ -1,4 +1,4 @@
-"""The checkpoints of a training: which to go on from, and what of one to give away."""
+"""The checkpoints of a training: which one to resume from, and what of one to publish."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Writes a checkpoint file atomically, and knows files by their hash."""
+"""Writes a checkpoint file atomically, and hashes files."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The first run: data, training, evaluation and an image of detections, from one config."""
+"""The demo: drawn data, training, evaluation and an image of detections, from one config."""
 
 import time
 import warnings

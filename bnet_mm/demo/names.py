@@ -1,4 +1,4 @@
-"""Names and numbers of the classes of the real datasets, as far as their files need them."""
+"""Names and ids of the classes of the real datasets, as far as their files need them."""
 
 # COCO's 80 categories in order; its ids run from 1 to 90 and leave ten of them out.
 _COCO = (  # noqa: SIM905 (eighty quoted words are no easier to read)

@@ -1,4 +1,4 @@
-"""Folds the norms of a trained model into its convolutions, exactly, and proves it on the spot."""
+"""Folds the norms of a trained model into its convolutions, and verifies the result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

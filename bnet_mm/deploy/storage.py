@@ -1,4 +1,4 @@
-"""Folded OpenMMLab models in files: tensors, and plain text by which the same modules are built."""
+"""Saves and loads folded OpenMMLab models: tensors, and plain text that describes the modules."""
 
 from dataclasses import asdict, fields
 from pathlib import Path

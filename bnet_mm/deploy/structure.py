@@ -1,4 +1,4 @@
-"""What a folded model is made of, and the description by which the same is built again."""
+"""The modules of a folded model, and the description from which they are built again."""
 
 from dataclasses import dataclass, field
 from operator import attrgetter

@@ -1,4 +1,4 @@
-"""Logs the norms of a model, what of them trains, and the source of the weights."""
+"""Logs the norms of a model, which of them train, and where the weights come from."""
 
 from collections import Counter
 

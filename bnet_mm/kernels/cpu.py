@@ -1,4 +1,4 @@
-"""The back end compiled for CPUs (csrc/), called by way of its C interface.
+"""The back end compiled for CPUs (csrc/), called through its C interface.
 
 It is optional: without a compiler the package installs all the same, and the layer computes by
 `bnet_mm.kernels.eager`. One library per instruction set is built, the best that runs is loaded.

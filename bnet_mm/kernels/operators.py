@@ -1,4 +1,4 @@
-"""The layer's passes as one autograd function, and as operators that `torch.compile` keeps whole.
+"""The layer's passes as one autograd function, and as operators for `torch.compile`.
 
 For the backward pass the input, its statistics and the kernel are kept: what plain batch
 normalization keeps, and the kernel. The back end is chosen in the forward pass and carried to the

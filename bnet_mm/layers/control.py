@@ -1,4 +1,4 @@
-"""The control of the paper's table 11: a convolution that is added, and not part of the norm."""
+"""The control experiment of the paper's table 11: BN, ReLU and a depthwise convolution."""
 
 from typing import Any
 

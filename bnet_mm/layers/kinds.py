@@ -1,4 +1,4 @@
-"""What counts as a norm, and every norm of a model."""
+"""What counts as a norm, and the walk over all norms of a model."""
 
 from collections.abc import Iterator
 

@@ -1,1 +1,1 @@
-"""Networks of torch modules, of any library: their blocks, and where BNET stands in them."""
+"""Networks of torch modules, of any library: their blocks, and the placement of BNET in them."""

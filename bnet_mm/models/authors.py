@@ -1,4 +1,4 @@
-"""The names that the paper's authors' files have for a BNET, and this package's for the same.
+"""Translates the tensor names of the paper's authors to this package's.
 
 Rules for names are pairs of templates, read in both directions: `{i}` stands for a digit, the
 other fields for what `FIELDS` says.

@@ -1,4 +1,4 @@
-"""Which norms of a network become BNET."""
+"""Placement: replaces chosen norms of a built network by BNET."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""The residual blocks whose forward is known to the letter, and how their end becomes one pass.
+"""Residual blocks with a known forward, whose end (norm, addition, ReLU) becomes one pass.
 
 Those of torchvision, timm and the OpenMMLab libraries. A block that overrides the forward
 (attention, splits, multiple scales) is not among them.

@@ -1,1 +1,1 @@
-"""What knows mmengine: registration, norm_cfg, backbones, building, loading and running models."""
+"""Everything that knows mmengine: registration, norm_cfg, backbones; building and running models."""

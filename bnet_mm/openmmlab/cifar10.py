@@ -1,4 +1,4 @@
-"""CIFAR-10 for MMPretrain in either of the forms it is found in."""
+"""CIFAR-10 for MMPretrain from the published batches or from folders of images."""
 
 from pathlib import Path
 

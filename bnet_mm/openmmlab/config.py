@@ -1,4 +1,4 @@
-"""Walks over a config."""
+"""The walk over the entries of a config."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The network of a library that a converted backbone is for."""
+"""Builds the backbone of a library that a converted checkpoint is for."""
 
 from importlib import import_module
 

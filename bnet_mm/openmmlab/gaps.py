@@ -1,4 +1,4 @@
-"""The few gaps of upstream releases that BNET's users would fall into.
+"""Closes gaps of upstream releases that would stop users of BNET.
 
 Each function closes one gap, names where it comes from and can be removed alone.
 """

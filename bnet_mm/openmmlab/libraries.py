@@ -1,4 +1,4 @@
-"""The four OpenMMLab libraries: one row each, and what is said where one is missing.
+"""The four OpenMMLab libraries: one row each, and the errors where one is missing.
 
 A fifth library is one more row of `LIBRARIES`, and a module `backbones/<scope>.py`.
 """

@@ -1,4 +1,4 @@
-"""Builds the model of a config, and loads into it a checkpoint that is exactly its own."""
+"""Builds the model of a config, and loads a checkpoint into it."""
 
 from copy import deepcopy
 from pathlib import Path

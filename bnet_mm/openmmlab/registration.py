@@ -1,4 +1,4 @@
-"""Makes OpenMMLab's registries know BNET and what goes with it.
+"""Registers BNET, and all that configs can name, with OpenMMLab's registries.
 
 `norm_cfg=dict(type='BNET', k=5)` works through mmengine's root registry in every library. The
 backbones of a library are replaced under their own names when that library's registry loads its

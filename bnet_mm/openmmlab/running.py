@@ -1,4 +1,4 @@
-"""Runs any model once, without a dataset: example inputs of its own size, heads included.
+"""Runs any model without a dataset: example inputs of the right size, heads included.
 
 For networks beside OpenMMLab's it needs torch alone.
 """

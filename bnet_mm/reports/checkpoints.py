@@ -1,4 +1,4 @@
-"""What a conversion or an inspection found, as tables."""
+"""Conversions and inspections of checkpoints as tables."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What models cost, as a table and as JSON."""
+"""Costs of models as a table and as JSON."""
 
 import json
 from collections.abc import Sequence

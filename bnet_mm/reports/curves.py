@@ -1,4 +1,4 @@
-"""Draws the course of trainings."""
+"""Draws the curves of trainings."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What was folded, as a table."""
+"""Folded norms as a table."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Learnt kernels and receptive fields as a table, as JSON and as an image."""
+"""Learnt kernels and receptive fields as a table, as JSON and as a figure."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The one table type, and how it is shown: on a terminal, in Markdown, and in the report (HTML)."""
+"""The one table type, with its renderers for the terminal and Markdown (HTML: page/page.html)."""
 
 import re
 from collections.abc import Iterable, Sequence

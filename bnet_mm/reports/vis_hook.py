@@ -1,4 +1,4 @@
-"""Shows during a training what the kernels learn and where they enhance."""
+"""The hook that logs kernels and heat maps during a training."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Building a dataset or running on it fails: which file is the cause."""
+"""Finds the file that made building a dataset, or running on it, fail."""
 
 import re
 import sys

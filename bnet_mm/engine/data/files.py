@@ -1,4 +1,4 @@
-"""What a config names on the disk: checked before anything is built, read again after a failure."""
+"""Checks the files that a config names: before anything is built, and after a failure."""
 
 import inspect
 import json

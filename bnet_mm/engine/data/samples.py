@@ -1,4 +1,4 @@
-"""Built datasets: opens every mask and clip before it costs training time."""
+"""Opens every mask and clip of a built dataset, before a bad one ends a training."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Where the pixels of a feature map are, and what the programs of all kernels share.
+"""Addresses and masks of the pixels of a feature map, shared by all kernels.
 
 A feature map is cut into jobs: one column of one image, `rows` rows high. A lane of a program walks
 down its job and loads, per row of the source, the k pixels that its taps see from left to right;

@@ -1,4 +1,4 @@
-"""The gradients, on a GPU: a pass that sums, and one that gives the input's.
+"""The gradients, on a GPU: one pass for kernel and bias, one for the input.
 
 Sums are taken per program into a buffer and then over the buffer, in a fixed order, so that equal
 inputs give equal bits.

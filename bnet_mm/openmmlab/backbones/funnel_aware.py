@@ -1,4 +1,4 @@
-"""What the backbones that can have funnel activations share."""
+"""The mixin of backbones that can have funnel activations."""
 
 from bnet_mm.errors import InputError
 from bnet_mm.layers.frelu import FReLU

@@ -1,4 +1,4 @@
-"""What the placement-aware backbones of all libraries share."""
+"""The mixin that places BNET in a library's backbone, and its registration."""
 
 from importlib import import_module
 

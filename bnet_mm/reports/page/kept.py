@@ -1,4 +1,4 @@
-"""Results of long work that are kept, so that an interrupted report goes on where it stopped."""
+"""A cache of results, so that an interrupted report continues where it stopped."""
 
 import hashlib
 import json
