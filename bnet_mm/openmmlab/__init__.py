@@ -1,1 +1,1 @@
-"""Everything that knows mmengine: registration, norm_cfg, backbones; building and running models."""
+"""Everything that knows mmengine: registration, norm_cfg, backbones; builds and runs models."""
