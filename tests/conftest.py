@@ -89,44 +89,24 @@ def process_group():
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(scope='session')
-def demo_coco(tmp_path_factory) -> Path:
-    """A drawn COCO dataset of 12 training and 4 validation images."""
-    from bnet_mm.demo import write_coco
+def drawn_dataset(kind: str, folder: str, train: int, val: int):
+    """Returns a fixture: the root of a small drawn dataset, in the layout of the real one."""
 
-    return write_coco(tmp_path_factory.mktemp('data') / 'coco', train=12, val=4)
+    @pytest.fixture(scope='session', name=f'demo_{kind}')
+    def dataset(tmp_path_factory) -> Path:
+        from bnet_mm import demo
 
+        write = getattr(demo, f'write_{kind}')
+        return write(tmp_path_factory.mktemp('data') / folder, train=train, val=val)
 
-@pytest.fixture(scope='session')
-def demo_cityscapes(tmp_path_factory) -> Path:
-    """Drawn streets, 4 for training and 2 for validation."""
-    from bnet_mm.demo import write_cityscapes
-
-    return write_cityscapes(tmp_path_factory.mktemp('data') / 'cityscapes', train=4, val=2)
+    return dataset
 
 
-@pytest.fixture(scope='session')
-def demo_voc(tmp_path_factory) -> Path:
-    """Drawn VOC images, 3 and 3 (aug) for training and 2 for validation."""
-    from bnet_mm.demo import write_voc
-
-    return write_voc(tmp_path_factory.mktemp('data') / 'VOC2012', train=6, val=2)
-
-
-@pytest.fixture(scope='session')
-def demo_ucf101(tmp_path_factory) -> Path:
-    """Drawn clips, 8 for training and 4 for validation, of four classes."""
-    from bnet_mm.demo import write_ucf101
-
-    return write_ucf101(tmp_path_factory.mktemp('data') / 'ucf101', train=8, val=4)
-
-
-@pytest.fixture(scope='session')
-def demo_imagenet(tmp_path_factory) -> Path:
-    """Drawn images of ten of ImageNet's classes, 20 for training and 10 for validation."""
-    from bnet_mm.demo import write_imagenet
-
-    return write_imagenet(tmp_path_factory.mktemp('data') / 'imagenet', train=20, val=10)
+demo_coco = drawn_dataset('coco', 'coco', train=12, val=4)
+demo_cityscapes = drawn_dataset('cityscapes', 'cityscapes', train=4, val=2)
+demo_voc = drawn_dataset('voc', 'VOC2012', train=6, val=2)  # half of the 6 are of the aug set
+demo_ucf101 = drawn_dataset('ucf101', 'ucf101', train=8, val=4)  # of four classes
+demo_imagenet = drawn_dataset('imagenet', 'imagenet', train=20, val=10)  # of ten classes
 
 
 @pytest.fixture
