@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from bnet_mm import BNET
-from bnet_mm.analysis.complexity import config_costs, paper_costs
-from bnet_mm.analysis.counting import count_complexity
+from bnet_mm.analysis.complexity import config_costs, count_complexity, paper_costs
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import build_model

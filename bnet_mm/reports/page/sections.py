@@ -11,8 +11,7 @@ import torch
 from matplotlib.figure import Figure as Canvas
 
 from bnet_mm.analysis.comparison import LOSS, compare, papers_figures
-from bnet_mm.analysis.complexity import CostRow, config_costs, paper_row
-from bnet_mm.analysis.counting import Complexity
+from bnet_mm.analysis.complexity import Complexity, CostRow, config_costs, paper_row
 from bnet_mm.analysis.detections import annotation_file, annotations_of, detect
 from bnet_mm.analysis.images import no_longer_than
 from bnet_mm.analysis.layers import NoBNETError, chosen_layers
