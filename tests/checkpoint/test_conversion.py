@@ -302,7 +302,7 @@ def without(state, *names):
             'has 4x4 kernels, and k is odd',
         ),
         (lambda s: s | {'bn1.bias': torch.ones(1).expand(10**12)}, 'damaged or hostile'),
-        (lambda s: s | {'bn1.bias': torch.eye(64).to_sparse()}, 'no plain tensor'),
+        (lambda s: s | {'bn1.bias': torch.eye(64).to_sparse()}, 'not a plain tensor'),
     ],
 )
 def test_what_is_no_complete_network_is_named(change, sentence, authors18):

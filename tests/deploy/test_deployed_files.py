@@ -226,7 +226,7 @@ TOUCH = dict(type='pathlib.Path.touch', self='ran')
         (lambda p, c: p.update(config=[1]), 'has no model'),
         (lambda p, c: p.update(fusion={}), 'description in the file is damaged'),
         (lambda p, c: p['fusion'].update(folded={'a': 3}), 'description in the file is damaged'),
-        (lambda p, c: p['fusion']['folded'].update({'backbone.conv1': []}), 'no batch norm'),
+        (lambda p, c: p['fusion']['folded'].update({'backbone.conv1': []}), 'neither a batch norm'),
         (lambda p, c: p['fusion']['folded'].update({'nobody': []}), 'the model has no nobody'),
         (
             lambda p, c: p['fusion']['folded'].update({'backbone.bn1': ['head.fc']}),
@@ -240,7 +240,7 @@ TOUCH = dict(type='pathlib.Path.touch', self='ran')
             'its tensors are not',
         ),
         (lambda p, c: c['meta'][ENTRY].update(format=9), 'its format is 9'),
-        (lambda p, c: c['meta'].pop(ENTRY), 'no folded model'),
+        (lambda p, c: c['meta'].pop(ENTRY), 'not a folded model'),
     ],
 )
 def test_hostile_and_damaged_files(change, match, classifier_file, tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_is_relu_where_its_condition_is_zero_also_with_bnet_copied_and_pickled()
 def test_other_networks_are_refused_by_name():
     for arch, sentence in (
         ('mobilenet_v2', 'InvertedResidual has a forward'),
-        ('vgg11', 'no ResNet'),
+        ('vgg11', 'not a ResNet'),
     ):
         with pytest.raises(InputError, match=sentence):
             replace_relus(torchvision.models.get_model(arch))
