@@ -22,6 +22,7 @@ from bnet_mm.deploy.structure import (
 )
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm
+from bnet_mm.layers.plain import own_affine
 from bnet_mm.models.blocks import last_norm, positions_of
 from bnet_mm.openmmlab.running import tensors_in, weight_of
 
@@ -184,7 +185,7 @@ def _piece_problem(
 
 def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
     s = statistics_of(norm)
-    tensors = (s.running_mean, s.running_var, s.weight, s.bias)
+    tensors = (s.running_mean, s.running_var, *own_affine(s))
     return F.batch_norm(x, *(t if t is None else t.to(x) for t in tensors), False, 0.0, s.eps)
 
 

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnet_mm.errors import InputError
 from bnet_mm.layers import DepthwiseTransform, EnhancedNorm, named_norms
 from bnet_mm.layers.depthwise import depthwise_transform
+from bnet_mm.layers.plain import BatchNorm2d, own_affine
 from bnet_mm.models.residual_blocks import JoinedEnd, parts_of
 
 
@@ -176,10 +177,11 @@ def folded_tensors(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     statistics = statistics_of(norm)
     scale = (statistics.running_var.double() + statistics.eps).rsqrt()
     shift = -statistics.running_mean.double() * scale
-    if statistics.weight is not None:
-        scale, shift = scale * statistics.weight.double(), shift * statistics.weight.double()
-    if statistics.bias is not None:
-        shift = shift + statistics.bias.double()
+    own_scale, own_shift = own_affine(statistics)
+    if own_scale is not None:
+        scale, shift = scale * own_scale.double(), shift * own_scale.double()
+    if own_shift is not None:
+        shift = shift + own_shift.double()
     if conv.bias is not None:
         shift = shift + conv.bias.double() * scale
     return conv.weight.double() * scale.view(-1, 1, 1, 1), shift
@@ -249,7 +251,9 @@ def _is_batch_norm_2d(module: nn.Module) -> bool:
     # Exact types, as in bnet_mm.models.placement: a subclass may do more than normalize.
     # mmengine's own, known by name, only differs in how it checks the input.
     by_name = type(module).__name__ in ('SyncBatchNorm', '_BatchNormXd')
-    return type(module) is nn.BatchNorm2d or (by_name and isinstance(module, _BatchNorm))
+    return type(module) in (nn.BatchNorm2d, BatchNorm2d) or (
+        by_name and isinstance(module, _BatchNorm)
+    )
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

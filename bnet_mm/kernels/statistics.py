@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -58,6 +59,32 @@ def group_of(norm: nn.Module) -> dist.ProcessGroup | None:
     return group if dist.get_world_size(group) > 1 else None
 
 
+def batch_norm(norm: Any, input: Tensor) -> Tensor:
+    """Returns what a batch norm computes on this process alone, with its own tensors.
+
+    Args:
+        norm: the layer; where `weight` and `bias` are not its parameters, they are not used.
+        input: `(N, C, ...)`.
+    """
+    factor = 0.0 if norm.momentum is None else norm.momentum
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            factor = 1.0 / float(norm.num_batches_tracked)
+    tracked = not norm.training or norm.track_running_stats
+    own = norm._parameters
+    return F.batch_norm(
+        input,
+        norm.running_mean if tracked else None,
+        norm.running_var if tracked else None,
+        own.get('weight'),
+        own.get('bias'),
+        norm.training or (norm.running_mean is None and norm.running_var is None),
+        factor,
+        norm.eps,
+    )
+
+
 def synchronized_batch_norm(norm: nn.SyncBatchNorm, input: Tensor) -> Tensor:
     """Returns what a synchronized batch norm computes, on a CPU too.
 
@@ -68,16 +95,17 @@ def synchronized_batch_norm(norm: nn.SyncBatchNorm, input: Tensor) -> Tensor:
     Raises:
         ValueError: all processes together have one value per channel.
     """
-    if input.device.type != 'cpu':
+    if input.device.type != 'cpu' and type(norm) is nn.SyncBatchNorm:
         return _torch_forward(norm, input)
     group = group_of(norm)
     if group is None:
-        return nn.modules.batchnorm._BatchNorm.forward(norm, input)
+        return batch_norm(norm, input)
     # A scale and a shift are a kernel of one tap and its bias.
     channels = input.shape[1]
     x = input.reshape(len(input), channels, prod(input.shape[2:]), 1)
-    weight = x.new_ones(channels) if norm.weight is None else norm.weight
-    bias = x.new_zeros(channels) if norm.bias is None else norm.bias
+    own = norm._parameters
+    weight = x.new_ones(channels) if own.get('weight') is None else norm.weight
+    bias = x.new_zeros(channels) if own.get('bias') is None else norm.bias
     y, mean, var, count = synchronized_transform(
         x, weight.view(-1, 1, 1, 1), bias, norm.eps, 1, group
     )

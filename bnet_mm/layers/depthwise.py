@@ -1,7 +1,7 @@
 """The k x k depthwise convolution that takes the place of a norm's scale and shift."""
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +59,8 @@ class DepthwiseTransform(_ConvNd):
         True
     """
 
-    bias: nn.Parameter
+    if TYPE_CHECKING:
+        bias: nn.Parameter
 
     def __init__(self, num_features: int, k: int, dilation: int = 1, device=None, dtype=None):
         k, dilation = check_kernel(k, dilation)
@@ -87,6 +88,14 @@ class DepthwiseTransform(_ConvNd):
             self.bias.zero_()
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return F.conv2d(
+                input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
+        else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
+            return self._forward(input)
+
+    def _forward(self, input: Tensor) -> Tensor:
         # torch's convolution refuses maps without pixels, which a scale and shift lets through.
         traced = torch.jit.is_tracing() or not isinstance(input, Tensor)  # by torch.fx
         if not traced and 0 in input.shape[2:]:

@@ -6,7 +6,7 @@ whoever looks at the children themselves (hooks, tracers, another norm) gets the
 the same numbers.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,17 @@ from bnet_mm.kernels.backend import choose
 from bnet_mm.kernels.operators import is_plain_call, normalize_transform
 from bnet_mm.kernels.statistics import (
     group_of,
-    synchronized_batch_norm,
     synchronized_transform,
     update_running_statistics,
 )
 from bnet_mm.layers.depthwise import DepthwiseTransform, dirac_kernel
+from bnet_mm.layers.plain import AffineView, BatchNorm2d, Owner, SyncBatchNorm, leaf
 
 _HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
 _GLOBAL_HOOKS = tuple(f'_global{hooks}' for hooks in _HOOKS)
 
 
-class EnhancedNorm(nn.Module):
+class EnhancedNorm(Owner):
     """`y = depthwise_kxk(norm(x)) + bias`, zero padding on the normalized feature map (eq. 5).
 
     Composition keeps it whole. A subclass of torch's `_BatchNorm` is rebuilt as a bare norm by
@@ -53,10 +53,12 @@ class EnhancedNorm(nn.Module):
             `positions` came from a network that does not place norms.
     """
 
-    norm: Any
-    dw: DepthwiseTransform
+    if TYPE_CHECKING:  # torch.jit.script reads annotations of classes, and needs the real ones
+        norm: Any
+        dw: DepthwiseTransform
     # Blocks are named after it (bn1, bn2, bn3), as with plain batch normalization.
     _abbr_ = 'bn'
+    __jit_unused_properties__ = ['num_features', 'k', 'dilation', 'weight', 'bias']
 
     def __init__(
         self,
@@ -81,6 +83,9 @@ class EnhancedNorm(nn.Module):
         bias; device, type, mode and `requires_grad` carry over.
         """
         tensors = [*norm.parameters(), *norm.buffers()]
+        scale, shift = norm._parameters.get('weight'), norm._parameters.get('bias')
+        if scale is not None:
+            norm.weight = norm.bias = None
         layer = cls.__new__(cls)
         EnhancedNorm.__init__(
             layer,
@@ -91,12 +96,11 @@ class EnhancedNorm(nn.Module):
             device=tensors[0].device if tensors else None,
             dtype=next((t.dtype for t in tensors if t.is_floating_point()), None),
         )
-        if norm.weight is not None:
+        if scale is not None:
             with torch.no_grad():
-                layer.dw.weight.copy_(dirac_kernel(norm.weight, layer.k))
-                layer.dw.bias.copy_(norm.bias)
-            layer.dw.requires_grad_(norm.weight.requires_grad)
-            norm.weight = norm.bias = None
+                layer.dw.weight.copy_(dirac_kernel(scale, layer.k))
+                layer.dw.bias.copy_(shift)
+            layer.dw.requires_grad_(scale.requires_grad)
         if 'affine' in vars(norm):
             norm.affine = False
         return layer.train(norm.training)
@@ -116,6 +120,16 @@ class EnhancedNorm(nn.Module):
         """Distance between neighbouring taps, in pixels."""
         return self.dw.dilation[0]
 
+    @property
+    def weight(self) -> AffineView:
+        """The centre taps, `(C,)`: a view that is read and written as a norm's scale."""
+        return AffineView.of(self.dw.weight, (slice(None), 0, self.k // 2, self.k // 2))
+
+    @property
+    def bias(self) -> AffineView:
+        """The bias, `(C,)`: a view that is read and written as a norm's shift."""
+        return AffineView.of(self.dw.bias, ...)
+
     def reset_parameters(self) -> None:
         """Resets the statistics as the norm does, the kernel to Dirac and the bias to 0."""
         self.norm.reset_parameters()
@@ -130,10 +144,17 @@ class EnhancedNorm(nn.Module):
         nn.init.zeros_(self.dw.bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.dw(self.norm(input))
+        else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
+            return self._forward(input)
+
+    def _forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):  # torch.fx's stand-in: a step of the graph, as BN is
+            return leaf(self, input) if input.tracer.root is not self else self.dw(self.norm(input))
         # The norm's own check is gone once a library has converted it to synchronized statistics
         # and back, and a convolution would read a (C, H, W) tensor as an unbatched image.
-        # Not asked of torch.fx's stand-ins for an input.
-        if isinstance(input, Tensor) and input.dim() != 4:
+        if input.dim() != 4:
             kind = {5: '; 3-D networks (I3D and its like) keep their own norm'}
             raise InputError(
                 f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got {input.dim()}-D of '
@@ -141,8 +162,6 @@ class EnhancedNorm(nn.Module):
             )
         if self.fallback_reason(input) is None:
             return self._fused(input)
-        if isinstance(self.norm, nn.SyncBatchNorm):
-            return self.dw(synchronized_batch_norm(self.norm, input))
         return self.dw(self.norm(input))
 
     def end_of_block(self, input: Tensor, residual: Tensor) -> Tensor:
@@ -175,10 +194,9 @@ class EnhancedNorm(nn.Module):
         norm, dw = self.norm, self.dw
         if not is_plain_call(input):
             return 'the layer is traced, exported, or called on or within something special'
-        batch_norm = nn.modules.batchnorm._BatchNorm
-        if not isinstance(norm, nn.SyncBatchNorm) and type(norm).forward is not batch_norm.forward:
+        if type(norm) not in (BatchNorm2d, SyncBatchNorm):
             return f'no back end computes {type(norm).__name__}'
-        if norm.weight is not None or norm.bias is not None:
+        if norm._parameters.get('weight') is not None:
             return 'its norm has a scale and a shift of its own'
         if type(dw).forward is not DepthwiseTransform.forward or any(
             'forward' in m.__dict__ for m in (norm, dw)

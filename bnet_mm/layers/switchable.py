@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.statistics import group_of, update_running_statistics
+from bnet_mm.layers.plain import INNER, Inner, Owner, leaf
 
 
-class SwitchNorm2d(nn.Module):
+class SwitchNorm2d(Owner):
     """Switchable Normalization (SN) of Luo et al., arXiv 1806.10779, eq. 3 to 5.
 
     Mean and variance are each a mixture, with learnt softmax weights, of those of instance
@@ -38,6 +39,7 @@ class SwitchNorm2d(nn.Module):
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     _abbr_ = 'sn'
+    inner = 'batch'
 
     def __init__(
         self,
@@ -86,11 +88,14 @@ class SwitchNorm2d(nn.Module):
         self.batch.reset_running_stats()
         nn.init.ones_(self.mean_weight)
         nn.init.ones_(self.var_weight)
-        if self.weight is not None and self.bias is not None:
+        if self.affine:
+            assert self.weight is not None and self.bias is not None
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):
+            return leaf(self, input)
         if input.dim() != 4:
             raise InputError(
                 f'SwitchNorm2d: expected a 4-D input (N, C, H, W), got {input.dim()}-D of shape '
@@ -120,7 +125,8 @@ class SwitchNorm2d(nn.Module):
         mean = _mixture(self.mean_weight, mean_in, mean_ln, mean_bn)
         var = _mixture(self.var_weight, var_in, var_ln, var_bn)
         y = (x - mean) * (var + self.eps).rsqrt()
-        if self.weight is not None and self.bias is not None:
+        if self.affine:
+            assert self.weight is not None and self.bias is not None
             scale, shift = self.weight.to(x.dtype), self.bias.to(x.dtype)
             y = y * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
         return y.to(input.dtype)
@@ -140,6 +146,18 @@ class SwitchNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.num_features}, eps={self.eps}, affine={self.affine}'
+
+
+class InnerSwitchNorm2d(Inner, SwitchNorm2d):
+    """`SwitchNorm2d` inside an `SNET`, without a scale and shift of its own."""
+
+    @property
+    def affine(self) -> bool:
+        """False: what it shows as `weight` and `bias` is the layer's."""
+        return False
+
+
+INNER[SwitchNorm2d] = InnerSwitchNorm2d
 
 
 def _mixture(weight: Tensor, *statistics: Tensor) -> Tensor:

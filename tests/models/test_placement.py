@@ -131,7 +131,7 @@ def test_carries_over_what_the_norm_had():
 def test_keeps_synchronized_statistics():
     model = nn.SyncBatchNorm.convert_sync_batchnorm(build('torchvision', 'resnet18'))
     enhance(model, 3)
-    assert type(model.layer1[0].bn2.norm) is nn.SyncBatchNorm
+    assert isinstance(model.layer1[0].bn2.norm, nn.SyncBatchNorm)
     assert not model.layer1[0].bn2.norm.affine
 
 

@@ -39,7 +39,7 @@ def test_conversions_to_synchronized_statistics_and_back_keep_the_kernel(k):
     x = torch.randn(2, 3, 6, 6)
     expected = model.eval()(x)
     converted = convert_sync_batchnorm(model).eval()  # mmengine's drops the mode, BN's too
-    assert type(converted[1].norm) is nn.SyncBatchNorm
+    assert isinstance(converted[1].norm, nn.SyncBatchNorm)
     reverted = revert_sync_batchnorm(converted)
     torch.testing.assert_close(reverted(x), expected)
     reverted.train()(x).square().mean().backward()
