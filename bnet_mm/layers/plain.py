@@ -33,14 +33,15 @@ class AffineView(Tensor):
     # Operations give plain tensors.
     __torch_function__: Any = torch._C._disabled_torch_function_impl
     _parameter: Tensor
-    _grad: Tensor | None
+    _gradient: Tensor | None
 
     @classmethod
     def of(cls, parameter: Tensor, index: Any) -> 'AffineView':
         """Returns the view of `parameter[index]`."""
         view = parameter[index].as_subclass(cls)
         view._parameter = parameter
-        view._grad = None if parameter.grad is None else parameter.grad[index]
+        gradient = parameter.grad if parameter.is_leaf else None
+        view._gradient = None if gradient is None else gradient[index]
         return view
 
     @property
@@ -65,11 +66,11 @@ class AffineView(Tensor):
     @property
     def grad(self) -> Tensor | None:
         """The part of the parameter's gradient, as it was when the view was taken."""
-        return self._grad
+        return self._gradient
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        self._grad = value
+        self._gradient = value
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         return self.detach().clone()
@@ -229,7 +230,8 @@ def adopt(owner: nn.Module, norm: nn.Module) -> None:
     Classes that are not known here stay as they are.
     """
     kind = type(norm)
-    # mmengine's, which it makes of synchronized ones, checks no dimensions; here they are known.
+    # OpenMMLab's conversion of synchronized norms makes one that checks no dimensions; here they are
+    # known.
     inner = BatchNorm2d if kind.__name__ == '_BatchNormXd' else INNER.get(kind)
     if inner is not None:
         norm.__class__ = inner

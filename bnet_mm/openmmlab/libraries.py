@@ -22,14 +22,11 @@ class Library:
         extra: of this package, which installs it.
         input_shape: height and width of an image where a config names none: those at which the
             paper counts costs (COCO's images, Cityscapes' crop, ImageNet's and UCF-101's).
-        backbones: classes that are registered anew so that they place BNET (see
-            `bnet_mm.openmmlab.backbones`).
+        backbones: classes that place BNET (see `bnet_mm.openmmlab.backbones`).
         funnel: those of them that also take FReLU.
         decodes_rgb: whether its pipelines give RGB images before the data preprocessor.
         logits: name of the attribute that tells whether a model has a head with one score for each
             class; '' where every model has, None where none has.
-        models, datasets, optimizers: modules of `bnet_mm.openmmlab` that register more with the
-            library's registries, beside `backbones.<scope>`.
     """
 
     package: str
@@ -39,9 +36,6 @@ class Library:
     funnel: tuple[str, ...] = ()
     decodes_rgb: bool = False
     logits: str | None = None
-    models: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    optimizers: tuple[str, ...] = ()
 
 
 RESNETS = ('ResNet', 'ResNetV1d', 'ResNeXt')
@@ -57,15 +51,12 @@ LIBRARIES = {
         *('mmaction2', 'action', (224, 224), ('ResNet', 'ResNetTSM')),
         decodes_rgb=True,
         logits='with_cls_head',
-        optimizers=('tsm_optimizer',),
     ),
     'mmpretrain': Library(
         *('mmpretrain', 'cls', (224, 224)),
         (*RESNETS, 'ResNetV1c', 'ResNet_CIFAR', 'MobileNetV2'),
         funnel=('ResNet', 'ResNeXt', 'ResNet_CIFAR'),
         logits='with_head',
-        models=('backbones.birealnet', 'backbones.cifar_resnet'),
-        datasets=('cifar10',),
     ),
 }
 

@@ -1,33 +1,29 @@
-"""Makes mmengine translate names where it loads a checkpoint (`init_cfg`, `load_from`)."""
+"""Names at load time: what a checkpoint calls the tensors, and what the network does."""
 
-from functools import wraps
-
-import mmengine.runner.checkpoint as mmengine_checkpoint
 import torch
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader
+from torch import nn
 
 from bnet_mm.checkpoint import adapt, read_checkpoint
 
 
-def extend_mmengine() -> None:
-    """Lets mmengine translate names with `adapt`, and read safetensors; once is enough."""
-    CheckpointLoader.register_scheme(r'.*\.safetensors$', load_from_safetensors, force=True)
-    original = mmengine_checkpoint.load_state_dict
-    if hasattr(original, 'adapts_names'):
+def adapt_on_load(model: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+    """A pre-hook of `load_state_dict`: gives a checkpoint's tensors the names that `model` has.
+
+    It is on every model with BNET that a registry builds, and on the backbones in it: mmengine
+    hands each module only the tensors below its own name, so that a backbone never sees those with
+    a 'backbone.' too many or too few.
+
+    Raises:
+        InputError: see `bnet_mm.checkpoint.adapt`.
+    """
+    names = [name for name in state_dict if name.startswith(prefix)]
+    own = {name[len(prefix) :]: state_dict[name] for name in names}
+    adapted = adapt(own, model)
+    if list(adapted) == list(own):
         return
-
-    # torch's hooks come too late: the loader hands each module only the tensors of its own name, so
-    # that a backbone never sees those with a 'backbone.' too many or too few.
-    @wraps(original)
-    def load_state_dict(module, state_dict, *args, **kwargs):
-        model = module
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        return original(module, adapt(state_dict, model), *args, **kwargs)
-
-    load_state_dict.adapts_names = True
-    mmengine_checkpoint.load_state_dict = load_state_dict
+    for name in names:
+        del state_dict[name]
+    state_dict.update({prefix + name: value for name, value in adapted.items()})
 
 
 def load_from_safetensors(filename: str, map_location: str | torch.device | None) -> dict:

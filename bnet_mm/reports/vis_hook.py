@@ -10,7 +10,6 @@ import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -28,7 +27,6 @@ OF_DATASET = 3  # images, where none are named
 EVERY = 1000  # iterations, where a loop has no epochs
 
 
-@HOOKS.register_module()
 class BNETVisHook(Hook):
     """Logs the kernels' statistics and the heat maps of a few fixed images while a model trains.
 

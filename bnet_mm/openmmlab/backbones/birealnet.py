@@ -3,7 +3,6 @@
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import ResNet
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from bnet_mm.layers.binary import BinaryActivation, BinaryConv2d
@@ -63,7 +62,6 @@ class _BiRealNet(ResNet):
         self.relu = nn.Identity()  # the stem has no activation
 
 
-@MODELS.register_module()
 class BiRealNet(PlacementAware, _BiRealNet):
     """Bi-Real Net (Liu et al., ECCV 2018), a row of the paper's table 3.
 

@@ -3,7 +3,6 @@
 import torch.nn.functional as F
 from mmpretrain.models.backbones import ResNet_CIFAR as _ResNet_CIFAR
 from mmpretrain.models.backbones.resnet import BasicBlock
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from bnet_mm.openmmlab.backbones.placement_aware import PlacementAware
@@ -66,7 +65,6 @@ class _CifarResNet(_ResNet_CIFAR):
         return layer
 
 
-@MODELS.register_module()
 class CifarResNet(PlacementAware, _CifarResNet):
     """ResNet-20, -32, -44, -56 and -110 for images of 32 x 32 (He et al., 2016, section 4.2).
 

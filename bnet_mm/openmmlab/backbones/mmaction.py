@@ -1,4 +1,4 @@
-"""MMAction2's 2-D ResNets, placement-aware under their own names.
+"""MMAction2's 2-D ResNets, with BNET placed.
 
 Their norms live in `ConvModule.bn`, and they load, and freeze, a norm by its own `weight`.
 """
@@ -8,7 +8,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab.backbones.placement_aware import register_backbones
+from bnet_mm.openmmlab.backbones.placement_aware import placing_backbones
 
 
 class _NormsByLayer:
@@ -37,4 +37,4 @@ class _NormsByLayer:
             norm.requires_grad_(False)
 
 
-globals().update(register_backbones('mmaction', _NormsByLayer))
+globals().update(placing_backbones('mmaction', _NormsByLayer))

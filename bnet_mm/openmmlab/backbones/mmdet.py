@@ -1,5 +1,5 @@
-"""MMDetection's backbones, placement-aware under their own names."""
+"""MMDetection's backbones, with BNET placed."""
 
-from bnet_mm.openmmlab.backbones.placement_aware import register_backbones
+from bnet_mm.openmmlab.backbones.placement_aware import placing_backbones
 
-globals().update(register_backbones('mmdet'))
+globals().update(placing_backbones('mmdet'))

@@ -5,14 +5,9 @@ from importlib import import_module
 from torch import nn
 
 from bnet_mm.models.blocks import last_norm, positions_of
-from bnet_mm.models.residual_blocks import join_ends
 from bnet_mm.openmmlab.backbones.funnel_aware import FunnelAware
 from bnet_mm.openmmlab.libraries import LIBRARIES
-from bnet_mm.openmmlab.loading import extend_mmengine
 from bnet_mm.openmmlab.norm_cfg import NormSpec
-
-# These are the networks that the paper's authors' checkpoints, and ImageNet's, are loaded into.
-extend_mmengine()
 
 
 class PlacementAware:
@@ -34,7 +29,6 @@ class PlacementAware:
         super().__init__(*args, **kwargs, **({} if norm_cfg is None else {'norm_cfg': norm_cfg}))
         if spec is not None:
             spec.place(self)
-            join_ends(self)
 
     def init_weights(self) -> None:
         fresh = not getattr(self, '_is_init', False)
@@ -47,8 +41,8 @@ class PlacementAware:
                     norm.zero_output()
 
 
-def register_backbones(scope: str, mixin: type | None = None) -> dict[str, type[nn.Module]]:
-    """Registers a library's backbones anew, placement-aware and under their own names.
+def placing_backbones(scope: str, mixin: type | None = None) -> dict[str, type[nn.Module]]:
+    """Returns a library's backbones with placement; `building` takes them for a BNET `norm_cfg`.
 
     Args:
         scope: of the library; `LIBRARIES` says which of its backbones.
@@ -57,7 +51,6 @@ def register_backbones(scope: str, mixin: type | None = None) -> dict[str, type[
     Returns:
         the classes by name, for the namespace of the calling module, where pickles find them.
     """
-    registry = import_module(f'{scope}.registry').MODELS
     stock = import_module(f'{scope}.models.backbones')
     classes: dict[str, type[nn.Module]] = {}
     for name in LIBRARIES[scope].backbones:
@@ -69,7 +62,6 @@ def register_backbones(scope: str, mixin: type | None = None) -> dict[str, type[
             '__doc__': f'`{scope}.{name}`; a BNET `norm_cfg` also takes `positions`{takes}.',
         }
         classes[name] = type(name, bases, namespace)
-        registry.register_module(name, module=classes[name], force=True)
     return classes
 
 
