@@ -11,8 +11,8 @@ model = dict(
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
 data_root = 'data/cifar10'
-train_dataloader = dict(batch_size=128, dataset=dict(data_root=data_root))
-val_dataloader = dict(batch_size=256, dataset=dict(data_root=data_root))
+train_dataloader = dict(batch_size=128, dataset=dict(type='CIFAR10Folders', data_root=data_root))
+val_dataloader = dict(batch_size=256, dataset=dict(type='CIFAR10Folders', data_root=data_root))
 test_dataloader = val_dataloader
 
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))

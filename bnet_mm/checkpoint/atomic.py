@@ -32,6 +32,8 @@ def write_whole(
     Returns:
         The file that was written.
     """
+    if path.is_symlink():  # what it points to is written, and the link stays
+        path = path.resolve()
     with NamedTemporaryFile(
         dir=path.parent, prefix=f'.{path.name}.', suffix='.part', delete=False
     ) as file:

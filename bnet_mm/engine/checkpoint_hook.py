@@ -2,15 +2,33 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from mmengine.fileio import BaseStorageBackend
-from mmengine.hooks import CheckpointHook as _CheckpointHook
-from mmengine.registry import HOOKS
+from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
+from mmengine.fileio.backends import backends
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from bnet_mm.checkpoint.atomic import write_whole
 
-@HOOKS.register_module(force=True)
-class CheckpointHook(_CheckpointHook):
+BACKEND = 'bnet_mm_whole'  # in mmengine's `backend_args`
+
+
+class WholeFileBackend(LocalBackend):
+    """mmengine's local file backend that writes beside the target and then renames."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes `obj` to `filepath`; a reader sees the old file or the whole new one."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda part: part.write_bytes(obj))
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Writes the text `obj` to `filepath`; a reader sees the old file or the whole new one."""
+        self.put(obj.encode(encoding), filepath)
+
+
+class WholeCheckpointHook(CheckpointHook):
     """Removes outdated checkpoints after saving, where mmengine 0.10.7 does so before.
 
     With `max_keep_ckpts=1`, a job that was killed between the two lost all of its checkpoints.
@@ -53,3 +71,7 @@ class _Postponing:
 
     def rmtree(self, path: str) -> None:
         self._removals.append((self._backend.rmtree, path))
+
+
+if BACKEND not in backends:
+    register_backend(BACKEND, WholeFileBackend)

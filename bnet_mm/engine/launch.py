@@ -14,13 +14,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from bnet_mm.checkpoint import latest_checkpoint
-from bnet_mm.engine import checkpoint_hook  # noqa: F401  (registered in place of mmengine's)
+from bnet_mm.engine.additions import add_to_config
 from bnet_mm.engine.data.failures import explain_failure
 from bnet_mm.engine.data.files import datasets
-from bnet_mm.engine.dataset_check import DatasetCheckHook
 from bnet_mm.engine.inputs import check_inputs, weight_sources
-from bnet_mm.engine.repeatable import RepeatableHook
-from bnet_mm.engine.start_report import StartReportHook
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import config_errors
 
@@ -43,9 +40,8 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
         for where, source in weight_sources(cfg)
     }
     with _input_errors(cfg, weights):
+        add_to_config(cfg)
         runner = _build_runner(cfg)
-        for hook in (DatasetCheckHook(), RepeatableHook(), StartReportHook()):
-            runner.register_hook(hook)
         runner.train()
     return runner
 
@@ -72,8 +68,8 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
     if tta:
         _set_tta(cfg)
     with _input_errors(cfg, {checkpoint: 'the argument CHECKPOINT'}):
+        add_to_config(cfg, training=False)
         runner = _build_runner(cfg)
-        runner.register_hook(DatasetCheckHook())
         if out is not None:
             runner.test_evaluator.metrics.append(_dump_results(cfg, out))
         return runner.test()

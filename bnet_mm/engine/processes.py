@@ -8,6 +8,8 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
+from bnet_mm.engine.cpu_wrapper import CPUDistributedDataParallel
+
 
 @contextmanager
 def cpu_processes(cfg: Config) -> Iterator[None]:
@@ -23,7 +25,8 @@ def cpu_processes(cfg: Config) -> Iterator[None]:
     wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
         broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
     )
-    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    if wrapper.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+        wrapper['type'] = CPUDistributedDataParallel.__name__
     wrapper.setdefault('device_ids', None)
     cfg.model_wrapper_cfg = wrapper
     dist.init_process_group('gloo')

@@ -1,7 +1,6 @@
 """Makes the random numbers of every step a function of the seed and the step alone."""
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from mmengine.dataset import worker_init_fn
@@ -38,19 +37,35 @@ class RepeatableHook(Hook):
         set_random_seed(seed)
         loader = loop.dataloader
         if loader.num_workers > 0:
-            loader.worker_init_fn = partial(
-                worker_init_fn,
-                num_workers=loader.num_workers,
-                rank=get_rank(),
-                seed=seed,
-                disable_subprocess_warning=True,
-            )
+            if not isinstance(loader.worker_init_fn, _SeededWorker):
+                loader.worker_init_fn = _SeededWorker(loader.worker_init_fn, loader.num_workers)
+                if loader.persistent_workers:
+                    runner.logger.info(
+                        'Exact resuming starts new data workers in each epoch, although '
+                        'persistent_workers=True: bnet_mm.exact_resume=False keeps the workers'
+                    )
+            loader.worker_init_fn.seed = seed
             # Persistent workers would keep the generators of the epoch before, which a resumed run
             # does not have; without an iterator the loader starts new workers.
             loader._iterator = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         set_random_seed(_seed(runner.seed, STEP, runner.iter))
+
+
+class _SeededWorker:
+    """Seeds a data worker, and then calls the config's own `worker_init_fn`."""
+
+    def __init__(self, own: Callable[[int], object] | None, workers: int):
+        self.own, self.workers, self.rank, self.seed = own, workers, get_rank(), 0
+
+    def __call__(self, worker_id: int) -> None:
+        if self.own is not None:
+            self.own(worker_id)
+        # Last: mmengine puts its own function there, which seeds with the run's seed alone.
+        worker_init_fn(
+            worker_id, self.workers, self.rank, self.seed, disable_subprocess_warning=True
+        )
 
 
 def _seed(seed: int, purpose: int, count: int) -> int:

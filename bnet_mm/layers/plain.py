@@ -230,8 +230,7 @@ def adopt(owner: nn.Module, norm: nn.Module) -> None:
     Classes that are not known here stay as they are.
     """
     kind = type(norm)
-    # OpenMMLab's conversion of synchronized norms makes one that checks no dimensions; here they are
-    # known.
+    # OpenMMLab makes it of synchronized norms. It checks no dimensions; here they are known.
     inner = BatchNorm2d if kind.__name__ == '_BatchNormXd' else INNER.get(kind)
     if inner is not None:
         norm.__class__ = inner

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from mmpretrain.datasets import CIFAR10 as _CIFAR10
-from mmpretrain.registry import DATASETS
+from mmpretrain.datasets import CIFAR10
 from PIL import Image, UnidentifiedImageError
 
 from bnet_mm.errors import InputError
@@ -13,8 +12,7 @@ EXTENSIONS = {'.jpeg', '.jpg', '.png'}
 SIZE = (32, 32)
 
 
-@DATASETS.register_module(force=True)
-class CIFAR10(_CIFAR10):
+class CIFAR10Folders(CIFAR10):
     """`mmpretrain.CIFAR10` that also takes images in a folder for each class.
 
     Where `data_root` has folders `train` and `test` (or `val`) with a folder `airplane`,

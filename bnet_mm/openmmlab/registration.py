@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
 from mmengine.runner import CheckpointLoader
 
 from bnet_mm.checkpoint.verification import BUILDERS
@@ -28,6 +28,7 @@ NORMS = {norm.__name__: norm for norm in (BNET, SyncBNET, GNET, SNET, INET, BNRe
 LATER: tuple[tuple[Registry, str, str], ...] = (
     (MODELS, 'BiRealNet', 'bnet_mm.openmmlab.backbones.birealnet'),
     (MODELS, 'CifarResNet', 'bnet_mm.openmmlab.backbones.cifar_resnet'),
+    (DATASETS, 'CIFAR10Folders', 'bnet_mm.openmmlab.cifar10'),
     (HOOKS, 'BNETVisHook', 'bnet_mm.reports.vis_hook'),
 )
 SAFETENSORS = r'.*\.safetensors$'

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import torchvision
-from authors import AuthorsNetwork, older_names, randomize, stages_of
+from authors import AuthorsNetwork, older_names, stages_of
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
@@ -145,9 +145,6 @@ def test_another_network_is_named_on_both_sides(library, kwargs, sentence, autho
 def test_another_width_is_named(library, authors_file):
     with pytest.raises(InputError, match=r'conv1\.weight of shape \(64, .*\(32, .*differ in width'):
         initialized(library, authors_file, base_channels=32, stem_channels=32)
-    plain = dict(type='BN')
-    with pytest.raises(InputError, match='5x5 kernels, the model plain batch normalization'):
-        initialized(library, authors_file, norm_cfg=plain)
 
 
 def test_kernels_of_networks_that_are_not_residual():
@@ -198,19 +195,6 @@ def test_a_network_of_fewer_stages_takes_what_it_has(authors18, authors_file):
                            dilations=(1, 1, 1), out_indices=(2,))  # fmt: skip
     kernel = backbone.layer3[1].bn2.dw.weight
     assert torch.equal(kernel, authors18.layer3[1].bnet2.bnconv.weight)
-
-
-@pytest.mark.parametrize('library', ['mmdet', 'mmseg', 'mmpretrain', 'mmaction'])
-def test_plain_networks_take_what_they_would_take_nothing_of(library, tmp_path):
-    source = randomize(torchvision.models.resnet18())
-    state = {f'backbone.{key}': value for key, value in source.state_dict().items()}
-    torch.save(state, tmp_path / 'x.pth')
-    every = dict(out_indices=(0, 1, 2, 3))
-    plain = MODELS.build(backbone_config(library, dict(type='BN'), **every))
-    load_checkpoint(plain, str(tmp_path / 'x.pth'))
-    plain.eval()
-    source.eval()
-    assert_same_stages(plain, lambda x: stages_of(source, x), torch.randn(2, 3, 64, 64))
 
 
 def test_plain_networks_load_their_own_names_as_the_library_has_it(tmp_path):

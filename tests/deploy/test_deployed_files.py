@@ -222,7 +222,10 @@ TOUCH = dict(type='pathlib.Path.touch', self='ran')
         ),
         (lambda p, c: p['config']['model'].update(name='/etc/passwd'), 'names a file'),
         (lambda p, c: p['config']['model'].update(nonsense=1), 'does not fit the library'),
-        (lambda p, c: p['config']['model']['backbone'].update(depth=34), 'its tensors are not'),
+        (
+            lambda p, c: p['config']['model']['backbone'].update(depth=34),
+            'blocks in its stages',
+        ),
         (lambda p, c: p.update(config=[1]), 'has no model'),
         (lambda p, c: p.update(fusion={}), 'description in the file is damaged'),
         (lambda p, c: p['fusion'].update(folded={'a': 3}), 'description in the file is damaged'),
@@ -233,7 +236,10 @@ TOUCH = dict(type='pathlib.Path.touch', self='ran')
             'cannot have been folded',
         ),
         (lambda p, c: p['fusion']['ends'].append('backbone.conv1'), 'cannot have been joined'),
-        (lambda p, c: c['state_dict'].pop('head.fc.bias'), 'its tensors are not'),
+        (
+            lambda p, c: c['state_dict'].pop('head.fc.bias'),
+            'its tensors are not',
+        ),
         (lambda p, c: c['state_dict'].update({'head.fc.bias': torch.ones(9)}), 'tensors are not'),
         (
             lambda p, c: c['state_dict'].update({'head.fc.bias': torch.ones(3).int()}),

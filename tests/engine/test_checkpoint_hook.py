@@ -6,7 +6,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-import bnet_mm.engine.checkpoint_hook  # noqa: F401  (registered in place of mmengine's)
+import bnet_mm.engine.additions  # noqa: F401  (registers the hook)
 
 
 class Toy(BaseModel):
@@ -31,7 +31,9 @@ def runner(work_dir) -> Runner:
         ),
         train_cfg=dict(by_epoch=True, max_epochs=3),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)),
+        default_hooks=dict(
+            checkpoint=dict(type='WholeCheckpointHook', interval=1, max_keep_ckpts=1)
+        ),
         experiment_name=work_dir.name,
         log_level='ERROR',
     )

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from bnet_mm.layers import BNET, EnhancedNorm
-from bnet_mm.models.residual_blocks import JoinedEnd
+from bnet_mm.models.residual_blocks import JoinedEnd, join_ends
 
 LIBRARIES = ['mmdet', 'mmseg', 'mmpretrain', 'mmaction']
 
@@ -36,6 +36,7 @@ def backbone(library: str, norm: str = 'BNET', depth: int = 50, **options) -> nn
             if isinstance(module, EnhancedNorm):
                 module.dw.weight.add_(0.2 * torch.randn_like(module.dw.weight))
                 module.dw.bias.normal_()
+    join_ends(model)
     model.train()  # which returns nothing in mmdet
     return model
 

@@ -12,7 +12,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer, MessageHub
 
 import bnet_mm  # noqa: F401  (closes the gaps)
-from bnet_mm.openmmlab.gaps import WholeFileBackend
+from bnet_mm.engine.checkpoint_hook import BACKEND
 
 
 def test_mmengines_log_history_loads_with_weights_only(tmp_path):
@@ -50,6 +50,8 @@ def test_code_in_a_file_is_refused(tmp_path, hostile):
 def test_downloads_are_loaded_weights_only(tmp_path):
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    import bnet_mm.engine.additions  # noqa: F401  (what the tools add)
+
     torch.save({'x': AsksFor(eval, '1 + 1')}, tmp_path / 'x.pth')
     torch.hub.set_dir(tmp_path / 'hub')
     (tmp_path / 'hub/checkpoints').mkdir(parents=True)
@@ -60,8 +62,7 @@ def test_downloads_are_loaded_weights_only(tmp_path):
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    backend = get_file_backend(str(tmp_path / 'x.pth'))
-    assert isinstance(backend, WholeFileBackend)
+    backend = get_file_backend(backend_args=dict(backend=BACKEND))
     backend.put(b'old', tmp_path / 'new/x.pth')
 
     def killed(*args):
@@ -75,6 +76,10 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / 'new/x.pth').read_bytes() == b'old'
     backend.put_text('whole', tmp_path / 'new/x.pth')
     assert (tmp_path / 'new/x.pth').read_text() == 'whole'
+    (tmp_path / 'link.pth').symlink_to(tmp_path / 'new/x.pth')
+    backend.put(b'through', tmp_path / 'link.pth')
+    assert (tmp_path / 'link.pth').is_symlink()
+    assert (tmp_path / 'new/x.pth').read_bytes() == b'through'
     assert stat.S_IMODE((tmp_path / 'new/x.pth').stat().st_mode) & 0o444
 
 

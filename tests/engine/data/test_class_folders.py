@@ -87,7 +87,7 @@ def test_folders(folders):
 def cifar(tmp_path):
     """Two images of each class, in folders."""
     __import__('mmpretrain.datasets')
-    names = DATASETS.build(dict(type='mmpretrain.CIFAR10', data_root='x', lazy_init=True)).CLASSES
+    names = DATASETS.build(dict(type='CIFAR10Folders', data_root='x', lazy_init=True)).CLASSES
     for split in ('train', 'val'):
         for label, name in enumerate(names):
             (tmp_path / split / name).mkdir(parents=True)
@@ -98,7 +98,7 @@ def cifar(tmp_path):
 
 
 def build_cifar(root, split='train'):
-    return DATASETS.build(dict(type='mmpretrain.CIFAR10', data_root=str(root), split=split))
+    return DATASETS.build(dict(type='CIFAR10Folders', data_root=str(root), split=split))
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
@@ -129,4 +129,4 @@ def test_broken_cifar_folders_are_named(cifar):
 
 def test_published_batches_are_read_by_the_library(tmp_path):
     with pytest.raises(RuntimeError, match='Cannot find CIFAR10'):
-        DATASETS.build(dict(type='mmpretrain.CIFAR10', data_root=str(tmp_path), download=False))
+        DATASETS.build(dict(type='CIFAR10Folders', data_root=str(tmp_path), download=False))
