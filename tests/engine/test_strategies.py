@@ -7,7 +7,8 @@ from mmengine.runner import FlexibleRunner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import bnet_mm  # noqa: F401  (registers BNET)
+import bnet_mm
+import bnet_mm.engine.cpu_wrapper  # noqa: F401  (registers the wrapper)
 from bnet_mm.checkpoint import read_checkpoint
 from bnet_mm.layers import BNET, EnhancedNorm, SyncBNET
 
@@ -104,7 +105,7 @@ def test_single_device(norm, k, tmp_path):
 def test_distributed_data_parallel(sync_bn, k, tmp_path, process_group, monkeypatch):
     """On CPUs the group has to be there before and `device_ids` to be none, else a GPU is asked."""
     monkeypatch.setenv('LOCAL_RANK', '0')
-    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    wrapper = dict(type='CPUDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     strategy = dict(type='DDPStrategy', model_wrapper=wrapper, sync_bn=sync_bn)
     runner = train(Toy(BNET, k), strategy, tmp_path, launcher='pytorch')
     assert isinstance(runner.model, DistributedDataParallel)
