@@ -5,3 +5,7 @@ operators, everywhere), `cpu` (C++, `csrc/`) or `triton` (GPUs). `operators` giv
 autograd and to `torch.compile`, `statistics` keeps running statistics and joins those of several
 processes.
 """
+
+from bnet_mm.kernels.backend import use
+
+__all__ = ['use']

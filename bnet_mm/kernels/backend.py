@@ -7,10 +7,12 @@ With `x_hat = (x - mean) * invstd`, the layer is `y = depthwise_kxk(x_hat) + bia
 A new back end is a module with the functions of `Backend`, and a line in `choose`.
 """
 
+import os
 from typing import Protocol
 
 from torch import Tensor
 
+from bnet_mm.errors import InputError
 from bnet_mm.kernels import cpu, eager, triton
 
 
@@ -103,10 +105,66 @@ class Backend(Protocol):
         """
 
 
+BACKENDS: dict[str, Backend] = {'eager': eager, 'cpu': cpu, 'triton': triton}
+_UNTRIED = (
+    'the Triton kernels have not run on a GPU yet: bnet_mm.kernels.use("triton") or '
+    'BNET_MM_KERNELS=triton turns them on'
+)
+
+
+class use:  # noqa: N801  (called as a function, and in a with statement)
+    """Chooses the back end for all layers of this process; in a `with` statement, until its end.
+
+    The environment variable `BNET_MM_KERNELS` chooses at the start. A feature map that the back end
+    does not take is computed by `eager`, and `EnhancedNorm.computed_by` says why.
+
+    Args:
+        name: 'auto' (the compiled kernels on CPUs, else torch's own operators), 'eager', 'cpu' or
+            'triton'.
+
+    Raises:
+        InputError: there is no back end of that name.
+
+    Examples:
+        >>> import torch
+        >>> with use('eager'):
+        ...     choose(torch.zeros(1, 4, 8, 8), 3, 1)[0].name
+        "torch's operators"
+    """
+
+    chosen = 'auto'
+
+    def __init__(self, name: str):
+        if name not in ('auto', *BACKENDS):
+            raise InputError(
+                f'there is no back end {name!r}: take auto, {", ".join(BACKENDS)}, in '
+                f'bnet_mm.kernels.use or BNET_MM_KERNELS'
+            )
+        self._before, use.chosen = use.chosen, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        use.chosen = self._before
+
+
 def choose(x: Tensor, k: int, dilation: int) -> tuple[Backend, str | None]:
-    """Returns the fastest back end for feature maps like x, and why it is not a faster one."""
-    fastest = {'cpu': cpu, 'cuda': triton}.get(x.device.type)
-    if fastest is None:
-        return eager, f'there is no back end for {x.device.type}'
-    reason = fastest.unsupported(x, k, dilation)
-    return (fastest, None) if reason is None else (eager, reason)
+    """Returns the back end for feature maps like x, and why it is not the fastest one."""
+    kind, chosen = x.device.type, use.chosen
+    if chosen == 'eager':
+        return eager, 'it was chosen'
+    if chosen == 'auto':
+        if kind == 'cuda':
+            return eager, _UNTRIED
+        if kind != 'cpu':
+            return eager, f'there is no back end for {kind}'
+        chosen = 'cpu'
+    if chosen == 'cpu' and kind != 'cpu':
+        return eager, f'the CPU kernels were chosen, and the input is on {kind}'
+    backend = BACKENDS[chosen]
+    reason = backend.unsupported(x, k, dilation)
+    return (backend, None) if reason is None else (eager, reason)
+
+
+use(os.environ.get('BNET_MM_KERNELS', 'auto'))
