@@ -8,9 +8,20 @@ from importlib.util import find_spec
 
 from bnet_mm.layers import BNET, GNET, INET, SNET, SyncBNET
 from bnet_mm.models.placement import enhance
+from bnet_mm.models.residual_blocks import join_ends, split_ends
 from bnet_mm.version import __version__
 
-__all__ = ['BNET', 'GNET', 'INET', 'SNET', 'SyncBNET', '__version__', 'enhance']
+__all__ = [
+    'BNET',
+    'GNET',
+    'INET',
+    'SNET',
+    'SyncBNET',
+    '__version__',
+    'enhance',
+    'join_ends',
+    'split_ends',
+]
 
 if find_spec('mmengine') is not None:
     from bnet_mm.openmmlab import registration

@@ -8,6 +8,7 @@ Layers need torch alone, training torchvision, and inference the OpenMMLab libra
 """
 
 import argparse
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.errors import InputError
+from bnet_mm.kernels import use
 from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw
 from bnet_mm.reports.table import as_markdown, show
 
@@ -71,6 +73,8 @@ def main() -> None:
         formats = tuple(args.formats or layers.FORMATS)
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             raise InputError('torch finds no CUDA device here: say --device cpu')
+        if args.device.startswith('cuda') and 'BNET_MM_KERNELS' not in os.environ:
+            use('triton')  # which is what is to be measured
         machine = describe(args.device)
         of_layers, of_models = [], []
         sizes = tuple(dict.fromkeys(args.k))

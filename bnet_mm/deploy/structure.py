@@ -11,7 +11,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.layers import DepthwiseTransform, EnhancedNorm, named_norms
 from bnet_mm.layers.depthwise import depthwise_transform
 from bnet_mm.layers.plain import BatchNorm2d, own_affine
-from bnet_mm.models.residual_blocks import JoinedEnd, parts_of
+from bnet_mm.models.residual_blocks import parts_of
 
 
 @dataclass
@@ -106,8 +106,7 @@ class ResidualBlock(nn.Module):
         parts = parts_of(block)
         if isinstance(parts, str):
             return parts
-        joined = isinstance(vars(block).get('forward'), JoinedEnd | None)
-        if block._forward_hooks or block._forward_pre_hooks or not joined:
+        if block._forward_hooks or block._forward_pre_hooks or 'forward' in vars(block):
             return 'it has hooks'
         norm = block.get_submodule(parts.norm)
         if not isinstance(norm, taps_class):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bnet_mm.kernels.eager import acc_dtype
+from bnet_mm.kernels.eager import acc_dtype, dense
 
 # As torch.backends.cpu.get_cpu_capability() calls the instruction sets, best first; the last is for
 # processors that are not x86.
@@ -177,14 +177,6 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and (
         not x.is_contiguous() or x.shape[2] * x.shape[3] == 1
     )
-
-
-def dense(x: Tensor) -> Tensor:
-    """Returns `x`, or a copy that is contiguous, or channels_last if its strides suggest that."""
-    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
-        return x
-    in_order = x.stride(1) == 1 and x.shape[1] > 1
-    return x.contiguous(memory_format=torch.channels_last if in_order else torch.contiguous_format)
 
 
 def _like(other: Tensor | None, x: Tensor) -> Tensor | None:

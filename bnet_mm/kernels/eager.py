@@ -24,6 +24,14 @@ def acc_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def dense(x: Tensor) -> Tensor:
+    """Returns `x`, or a copy that is contiguous, or channels_last if its strides suggest that."""
+    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    in_order = x.stride(1) == 1 and x.shape[1] > 1
+    return x.contiguous(memory_format=torch.channels_last if in_order else torch.contiguous_format)
+
+
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """See `Backend.statistics`."""
     var, mean = torch.var_mean(x.to(acc_dtype(x)), (0, 2, 3), correction=0)

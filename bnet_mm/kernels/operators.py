@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from bnet_mm.kernels.backend import choose
-from bnet_mm.kernels.eager import acc_dtype
+from bnet_mm.kernels.eager import acc_dtype, dense
 
 
 def normalize_transform(
@@ -152,7 +152,18 @@ def _composed(x, weight, bias, mean, invstd, dilation, frozen):
     return F.conv2d((x - mean) * invstd, weight, bias, 1, padding, dilation, weight.shape[0])
 
 
-# What compiled code calls. Their gradients are those of `_Layer`, whose passes they are.
+# What compiled code calls. Their gradients are those of `_Layer`, whose passes they are. A compiler
+# takes their word for strides and for memory that nothing else refers to: whatever back end runs,
+# a feature map is laid out as `_empty_like` says, and each result has memory of its own.
+
+
+def _empty_like(x: Tensor) -> Tensor:
+    return torch.empty_like(dense(x))
+
+
+def _laid_out(y: Tensor, x: Tensor) -> Tensor:
+    memory_format = torch.contiguous_format if dense(x).is_contiguous() else torch.channels_last
+    return y.contiguous(memory_format=memory_format)
 
 
 @torch.library.custom_op('bnet_mm::training', mutates_args=())
@@ -160,7 +171,8 @@ def _training(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     backend, _ = choose(x, weight.shape[-1], dilation)
-    return backend.forward_training(x, weight, bias, eps, dilation)
+    y, mean, var, invstd = backend.forward_training(x, weight, bias, eps, dilation)
+    return _laid_out(y, x), *_apart(mean, var, invstd)
 
 
 @torch.library.custom_op('bnet_mm::frozen', mutates_args=())
@@ -168,7 +180,7 @@ def _frozen(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, dilation: int
 ) -> Tensor:
     backend, _ = choose(x, weight.shape[-1], dilation)
-    return backend.forward(x, weight, bias, mean, invstd, dilation)
+    return _laid_out(backend.forward(x, weight, bias, mean, invstd, dilation), x)
 
 
 @torch.library.custom_op('bnet_mm::backward', mutates_args=())
@@ -182,7 +194,8 @@ def _backward(
     frozen: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     backend, _ = choose(x, weight.shape[-1], dilation)
-    return backend.backward(grad_output, x, weight, mean, invstd, dilation, frozen)
+    grad_x, *sums = backend.backward(grad_output, x, weight, mean, invstd, dilation, frozen)
+    return _laid_out(grad_x, x), *_apart(*sums)
 
 
 @torch.library.custom_op('bnet_mm::transform', mutates_args=())
@@ -190,21 +203,29 @@ def _transform(
     x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
 ) -> Tensor:
     backend, _ = choose(x, weight.shape[-1], dilation)
-    return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
+    return _laid_out(backend.forward(x, weight, bias, None, None, dilation, residual, relu), x)
+
+
+def _apart(*sums: Tensor) -> tuple[Tensor, ...]:
+    """Returns tensors of one value or a few per channel, each in memory of its own."""
+    return tuple(
+        s if s.is_contiguous() and s.untyped_storage().nbytes() == s.nbytes else s.clone()
+        for s in sums
+    )
 
 
 @_training.register_fake
 def _(x, weight, bias, eps, dilation):
-    return torch.empty_like(x), *(x.new_empty(x.shape[1], dtype=acc_dtype(x)) for _ in range(3))
+    return _empty_like(x), *(x.new_empty(x.shape[1], dtype=acc_dtype(x)) for _ in range(3))
 
 
 @_backward.register_fake
 def _(grad_output, x, weight, mean, invstd, dilation, frozen):
     sums = (t.new_empty(t.shape, dtype=acc_dtype(x)) for t in (weight, mean))
-    return torch.empty_like(x), *sums
+    return _empty_like(x), *sums
 
 
 @_frozen.register_fake
 @_transform.register_fake
 def _(x, *_):
-    return torch.empty_like(x)
+    return _empty_like(x)

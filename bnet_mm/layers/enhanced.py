@@ -172,9 +172,8 @@ class EnhancedNorm(Owner):
             residual: the block's other branch, of the same size.
         """
         if (
-            self._forward_hooks
-            or self._forward_pre_hooks
-            or self._backward_hooks
+            has_hooks(self)
+            or 'forward' in self.__dict__
             or residual.shape != input.shape
             or residual.dtype != input.dtype
             or input.dim() != 4
@@ -202,9 +201,7 @@ class EnhancedNorm(Owner):
             'forward' in m.__dict__ for m in (norm, dw)
         ):
             return 'another forward has been put in the place of its transform or its norm'
-        if any(getattr(m, hooks) for m in (norm, dw) for hooks in _HOOKS) or any(
-            getattr(global_hooks, hooks) for hooks in _GLOBAL_HOOKS
-        ):
+        if has_hooks(norm) or has_hooks(dw) or has_global_hooks():
             return 'there are hooks on its norm or on its transform'
         if dw.weight.shape != (dw.in_channels, 1, *dw.kernel_size):
             return 'its kernel has been given another shape'
@@ -289,6 +286,17 @@ class EnhancedNorm(Owner):
                     value = dirac_kernel(value, self.k)
                 state_dict[prefix + ours] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Tells whether somebody wants to be called when a module is, or its gradient is."""
+    own = module.__dict__
+    return any(own[hooks] for hooks in _HOOKS)
+
+
+def has_global_hooks() -> bool:
+    """Tells whether somebody wants to be called whenever any module is."""
+    return any(getattr(global_hooks, hooks) for hooks in _GLOBAL_HOOKS)
 
 
 def check_not_placed(layer: str, positions: str | None) -> None:

@@ -8,39 +8,35 @@ from torch import Tensor, nn
 from bnet_mm.errors import InputError
 from bnet_mm.layers.frelu import FReLU
 from bnet_mm.models.blocks import block_kind
-from bnet_mm.models.residual_blocks import JoinedEnd, Parts, parts_of
+from bnet_mm.models.residual_blocks import Parts, parts_of, split_ends
+from bnet_mm.models.swapping import Swapped, swap
 
 
-class FunnelForward:
-    """The forward of a residual block with an FReLU of its own for each of its activations.
+class FunnelForward(Swapped):
+    """A residual block with an FReLU of its own for each of its activations.
 
     The libraries' blocks have one ReLU, which they call in two or three places of different widths.
-    It stands in the block's `forward`, and the block's class stays the library's.
 
-    Args:
-        block: whose `parts` are known, with FReLUs in the place of its activations.
-        parts: see `bnet_mm.models.residual_blocks.parts_of`.
+    Attributes:
+        funnels: the block's parts (`bnet_mm.models.residual_blocks.parts_of`), FReLUs among them.
     """
 
-    def __init__(self, block: nn.Module, parts: Parts):
-        self.block, self.parts = block, parts
+    funnels: Parts
 
-    def __call__(self, x: Tensor) -> Tensor:
-        block = self.block
-        if getattr(block, 'with_cp', False) and x.requires_grad:
+    def forward(self, x: Tensor) -> Tensor:
+        if getattr(self, 'with_cp', False) and x.requires_grad:
             return self._end(checkpoint.checkpoint(self._body, x, use_reentrant=False))
         return self._end(self._body(x))
 
     def _body(self, x: Tensor) -> Tensor:
-        block = self.block
         output = x
-        for name in (*self.parts.body, self.parts.norm):
-            output = attrgetter(name)(block)(output)
-        downsample = block._modules.get('downsample')
+        for name in (*self.funnels.body, self.funnels.norm):
+            output = attrgetter(name)(self)(output)
+        downsample = getattr(self, 'downsample', None)
         return output + (x if downsample is None else downsample(x))
 
     def _end(self, output: Tensor) -> Tensor:
-        return getattr(self.block, self.parts.activation)(output)
+        return getattr(self, self.funnels.activation)(output)
 
 
 def replace_relus(model: nn.Module) -> nn.Module:
@@ -66,7 +62,7 @@ def replace_relus(model: nn.Module) -> nn.Module:
         if (
             '.' in parts.norm
             or parts.activation != 'relu'
-            or not isinstance(vars(block).get('forward'), JoinedEnd | None)
+            or 'forward' in vars(block)
         ):
             raise InputError(f'FReLU cannot be placed in {name}: its activations are elsewhere')
         found[block] = parts
@@ -76,6 +72,7 @@ def replace_relus(model: nn.Module) -> nn.Module:
             f'FReLU cannot be placed in {type(model).__name__}: it is not a ResNet with a '
             f'stem of one convolution'
         )
+    split_ends(model)
     model.relu = FReLU(stem.out_channels, **_where(stem))
     for block, parts in found.items():
         del block.relu
@@ -90,7 +87,8 @@ def replace_relus(model: nn.Module) -> nn.Module:
             body.append(part)
         last = f'frelu{count + 1}'
         block.add_module(last, FReLU(width, **_where(block.conv1)))
-        block.forward = FunnelForward(block, Parts(tuple(body), parts.norm, last))
+        block.funnels = Parts(tuple(body), parts.norm, last)
+        swap(block, FunnelForward)
     return model
 
 

@@ -6,13 +6,15 @@ Those of torchvision, timm and the OpenMMLab libraries. A block that overrides t
 
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bnet_mm.layers import EnhancedNorm
+from bnet_mm.layers.enhanced import has_global_hooks, has_hooks
 from bnet_mm.models.blocks import block_kind, norm_after_conv, positions_of
+from bnet_mm.models.swapping import Swapped, own_class, swap, swap_back
 
 # Modules whose BasicBlock and Bottleneck run: convolution, norm, ReLU, ..., convolution, norm, plus
 # identity, ReLU.
@@ -69,55 +71,84 @@ def parts_of(block: nn.Module) -> Parts | str:
     return Parts(tuple(body), norm, activation)
 
 
-class JoinedEnd:
-    """The forward of one residual block that ends in BNET, with its end in one pass.
+class JoinedEnd(Swapped):
+    """A residual block that ends in BNET, with its end in one pass.
 
-    It stands in the block's `forward`, and the block's class keeps its own. That one runs wherever
-    the two could differ: in checkpointed blocks, compiled and traced ones, with hooks on a part
-    that is passed over, or with another norm at the end.
-
-    Args:
-        block: whose `parts` are known.
-        parts: see `parts_of`.
+    It looks at its parts at each call. The block's own forward runs wherever the two could differ:
+    in checkpointed blocks, compiled and traced ones, with hooks on a part that is passed over, or
+    with something else put in its place.
     """
 
-    def __init__(self, block: nn.Module, parts: Parts):
-        self.block, self.parts = block, parts
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self._joinable(x)
+        if parts is None:
+            return super().forward(x)  # type: ignore[misc]
+        output = x
+        for name in parts.body:
+            output = attrgetter(name)(self)(output)
+        downsample = getattr(self, 'downsample', None)
+        residual = x if downsample is None else downsample(x)
+        return attrgetter(parts.norm)(self).end_of_block(output, residual)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        block, parts = self.block, self.parts
-        norm = attrgetter(parts.norm)(block)
-        passed_over = [attrgetter(parts.activation)(block)]
-        if '.' in parts.norm:
-            passed_over.append(block._modules[parts.norm.partition('.')[0]])
+    def _joinable(self, x: Tensor) -> Parts | None:
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()
-            or not isinstance(norm, EnhancedNorm)
-            or (getattr(block, 'with_cp', False) and x.requires_grad)
-            or any(m._forward_hooks or m._forward_pre_hooks for m in passed_over)
+            or not isinstance(x, Tensor)  # torch.fx
+            or (getattr(self, 'with_cp', False) and x.requires_grad)
+            or has_global_hooks()
         ):
-            return type(block).forward(block, x)
-        output = x
-        for name in parts.body:
-            output = attrgetter(name)(block)(output)
-        downsample = block._modules.get('downsample')
-        return norm.end_of_block(output, x if downsample is None else downsample(x))
+            return None
+        parts = parts_of(cast(nn.Module, self))
+        if isinstance(parts, str) or not isinstance(attrgetter(parts.norm)(self), EnhancedNorm):
+            return None
+        activation = attrgetter(parts.activation)(self)
+        passed_over = [activation]
+        if '.' in parts.norm:
+            passed_over.append(attrgetter(parts.norm.rpartition('.')[0])(self))
+        if any(has_hooks(m) or 'forward' in vars(m) for m in passed_over):
+            return None
+        return parts
 
 
-def join_ends(model: nn.Module) -> None:
-    """Gives each residual block of `model` that ends in BNET a forward with its end in one pass."""
+def join_ends(model: nn.Module) -> nn.Module:
+    """Computes the end of each residual block of `model` that has BNET there in one pass, in place.
+
+    Norm, addition and ReLU then read and write the feature map once. Outputs, gradients,
+    statistics and the names of a state dict stay what they were. It may be called again, after
+    norms were replaced, say; `split_ends` undoes it.
+
+    Args:
+        model: whose blocks are those of a ResNet of torchvision, timm or an OpenMMLab library;
+            others are left alone.
+
+    Returns:
+        `model`.
+
+    Examples:
+        >>> import bnet_mm, torchvision
+        >>> model = bnet_mm.enhance(torchvision.models.resnet18(), k=3)
+        >>> sum(isinstance(block, JoinedEnd) for block in join_ends(model).modules())
+        8
+    """
     for block in model.modules():
-        if not is_known(block) or 'forward' in vars(block):
-            continue
-        parts = parts_of(block)
+        parts = parts_of(block) if is_known(block) and 'forward' not in vars(block) else ''
         if isinstance(parts, Parts) and isinstance(attrgetter(parts.norm)(block), EnhancedNorm):
-            block.forward = JoinedEnd(block, parts)
+            swap(block, JoinedEnd)
+    return model
+
+
+def split_ends(model: nn.Module) -> nn.Module:
+    """Gives blocks joined by `join_ends` their library's forward back, in place."""
+    for block in model.modules():
+        if isinstance(block, JoinedEnd):
+            swap_back(block)
+    return model
 
 
 def is_known(module: nn.Module) -> bool:
     """Tells whether a module is a residual block whose forward is one of those known here."""
-    kind, forward = block_kind(module), type(module).forward
+    kind, forward = block_kind(module), own_class(module).forward
     return (
         kind is not None
         and getattr(forward, '__module__', None) in KNOWN
@@ -128,6 +159,6 @@ def is_known(module: nn.Module) -> bool:
 def _more_than_conv(module: Any) -> str | None:
     if module.with_explicit_padding or module.with_activation or module.order[0] != 'conv':
         return 'its last ConvModule does more than a convolution and a norm'
-    if module._forward_hooks or module._forward_pre_hooks:
+    if has_hooks(module):
         return 'its last ConvModule has hooks'
     return None

@@ -15,6 +15,7 @@ from bnet_mm import enhance
 from bnet_mm.benchmark.interleaved import interleave, ratio
 from bnet_mm.benchmark.layers import layer_costs, saved_bytes
 from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer, model_with
+from bnet_mm.kernels import use
 from bnet_mm.layers import EnhancedNorm
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,10 @@ def test_a_gpu_is_timed_by_its_events(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='torch finds no GPU')
 def test_layers_on_a_gpu():
     modes = ('training', 'evaluation')
-    rows = layer_costs(((2, 64, 50, 60),), (5,), ('channels_last',), 3, 'cuda', modes=modes)
+    with use('triton'):
+        rows = list(
+            layer_costs(((2, 64, 50, 60),), (5,), ('channels_last',), 3, 'cuda', modes=modes)
+        )
     assert all(row.bn > 0 and row.bnet.median > 0 and row.limit > 0 for row in rows)
 
 

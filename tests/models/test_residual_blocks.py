@@ -6,11 +6,12 @@ from importlib import import_module
 
 import pytest
 import torch
+from mmdet.models.backbones.resnet import BasicBlock
 from mmengine.registry import MODELS
 from torch import nn
 
 from bnet_mm.layers import BNET, EnhancedNorm
-from bnet_mm.models.residual_blocks import JoinedEnd, join_ends
+from bnet_mm.models.residual_blocks import JoinedEnd, join_ends, split_ends
 
 LIBRARIES = ['mmdet', 'mmseg', 'mmpretrain', 'mmaction']
 
@@ -43,14 +44,11 @@ def backbone(library: str, norm: str = 'BNET', depth: int = 50, **options) -> nn
 
 def stock(model: nn.Module) -> nn.Module:
     """Returns a copy whose blocks run their library's forward."""
-    model = copy.deepcopy(model)
-    for block in model.modules():
-        vars(block).pop('forward', None)
-    return model
+    return split_ends(copy.deepcopy(model))
 
 
 def ends(model: nn.Module) -> list[JoinedEnd]:
-    return [vars(b)['forward'] for b in model.modules() if 'forward' in vars(b)]
+    return [block for block in model.modules() if isinstance(block, JoinedEnd)]
 
 
 def results(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -116,11 +114,13 @@ def test_copies_pickles_and_compiled_models():
     x = torch.randn(1, 3, 64, 64)
     expected = model(x)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        pairs = zip(ends(other), ends(model), strict=True)
-        assert all(end.block is not mine.block for end, mine in pairs)
-        assert all(vars(end.block)['forward'] is end for end in ends(other))
+        assert len(ends(other)) == len(ends(model)) == 8
+        assert list(other.state_dict()) == list(model.state_dict())
         for a, b in zip(other(x), expected, strict=True):
             assert torch.equal(a, b)
+        nn.init.zeros_(other.layer1[0].bn2.dw.weight)  # its own, nobody else's
+        assert not torch.equal(other(x)[0], expected[0])
+        assert torch.equal(model(x)[0], expected[0])
     torch.compiler.reset()
     compiled = torch.compile(copy.deepcopy(model.layer1), backend='aot_eager', fullgraph=True)
     features = torch.randn(1, 8, 16, 16)
@@ -133,3 +133,28 @@ def test_checkpointed_blocks():
     x = torch.randn(2, 3, 64, 64, requires_grad=True)
     for a, b in zip(results(model, x), results(other, x), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_put_in_later_is_seen():
+    model = backbone('mmdet', depth=18)
+    model.eval()
+    x = torch.randn(1, 3, 64, 64)
+    block = model.layer1[0]
+    for name, part in (('relu', nn.GELU()), ('bn2', nn.BatchNorm2d(8).eval())):
+        setattr(block, name, part)
+        for a, b in zip(model(x), stock(model)(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert len(ends(join_ends(model))) == 8  # again, and nothing more
+    seen = []
+    model.layer2[0].relu = nn.ReLU()  # torch's hooks want one that is not in place
+    model.layer2[0].relu.register_full_backward_hook(lambda *_: seen.append('relu'))
+    model(x)[-1].sum().backward()
+    assert len(seen) == 2
+
+
+def test_back_to_the_librarys_class():
+    model = backbone('mmdet', depth=18)
+    block = model.layer1[0]
+    assert type(block) is not BasicBlock and isinstance(block, BasicBlock)
+    assert type(split_ends(model).layer1[0]) is BasicBlock
+    assert repr(model) == repr(join_ends(model)) and len(ends(model)) == 8
