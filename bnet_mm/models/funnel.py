@@ -59,11 +59,7 @@ def replace_relus(model: nn.Module) -> nn.Module:
         parts = parts_of(block)
         if isinstance(parts, str):
             raise InputError(f'FReLU cannot be placed in {name}: {parts}')
-        if (
-            '.' in parts.norm
-            or parts.activation != 'relu'
-            or 'forward' in vars(block)
-        ):
+        if '.' in parts.norm or parts.activation != 'relu' or 'forward' in vars(block):
             raise InputError(f'FReLU cannot be placed in {name}: its activations are elsewhere')
         found[block] = parts
     stem, relu = model._modules.get('conv1'), model._modules.get('relu')
