@@ -9,6 +9,7 @@ from bnet_mm.checkpoint.architecture import check_same
 from bnet_mm.checkpoint.layouts import CLASSIFIER, Layout, detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
+from bnet_mm.layers.depthwise import said_dilation
 from bnet_mm.models.authors import rename_kernels
 
 
@@ -57,9 +58,15 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
         if name in places:
             names[key] = places[name]
     names |= classifier
+    metadata = dict(getattr(state, '_metadata', None) or {})
+    for key in [key for key in state if key.endswith('.dw.weight')]:  # which an undilated one lacks
+        old, new = (name.removesuffix('.weight') for name in (key, names.get(key, key)))
+        names[f'{old}.dilation'] = f'{new}.dilation'
+        if old in metadata:
+            metadata[new] = metadata[old]
     adapted = OrderedDict((names.get(key, key), value) for key, value in state.items())
     if hasattr(state, '_metadata'):
-        adapted._metadata = state._metadata  # type: ignore[attr-defined]
+        adapted._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
     _check_kernels(adapted, model)
     return adapted
 
@@ -100,7 +107,8 @@ def _classifier(
 
 
 def _check_kernels(state: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Raises InputError for a kernel of another size, anywhere in the model."""
+    """Raises InputError for a kernel of another size or dilation, anywhere in the model."""
+    metadata = getattr(state, '_metadata', {})
     for name, norm in named_norms(model, EnhancedNorm, repeated=True):
         assert isinstance(norm, EnhancedNorm)
         kernel, k = state.get(f'{name}.dw.weight'), norm.k
@@ -110,4 +118,10 @@ def _check_kernels(state: Mapping[str, Tensor], model: nn.Module) -> None:
             raise InputError(
                 f'checkpoint has {size}x{size} kernels, the model k={k} at {name}: build the model '
                 f'with k={size}{larger}'
+            )
+        said = said_dilation(state.get(f'{name}.dw.dilation'), metadata.get(f'{name}.dw', {}))
+        if kernel is not None and k > 1 and said not in (None, norm.dilation):
+            raise InputError(
+                f'checkpoint has kernels of dilation {said}, the model of dilation {norm.dilation} '
+                f'at {name}: build the model with dilation={said}'
             )

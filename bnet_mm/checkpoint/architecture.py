@@ -125,7 +125,7 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
 def check_complete(state: Mapping[str, Tensor], architecture: Architecture) -> None:
     """Checks that a backbone has every tensor, and each norm as many values as channels.
 
-    Counters of batches may be absent.
+    Counters of batches and dilations may be absent.
 
     Raises:
         InputError: something is missing, has no place, or does not fit its convolution.
@@ -134,7 +134,8 @@ def check_complete(state: Mapping[str, Tensor], architecture: Architecture) -> N
     expected: set[str] = set()
     for conv, site in _convolutions(state, architecture):
         names = [f'{conv}.weight', *_norm_tensors(state, site)]
-        expected |= {*names, f'{site}.num_batches_tracked', f'{site}.norm.num_batches_tracked'}
+        optional = ('num_batches_tracked', 'norm.num_batches_tracked', 'dw.dilation')
+        expected |= {*names, *(f'{site}.{name}' for name in optional)}
         absent = [name for name in names if name not in state]
         missing += absent
         if not absent:
@@ -196,7 +197,8 @@ def check_same(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
                 f'checkpoint has {name} of shape {tuple(value.shape)}, the model of '
                 f'{tuple(own[place].shape)}: they differ in {"width" if alike else "their layers"}'
             )
-    lacking = [name for name in places.values() if not name.endswith('num_batches_tracked')]
+    optional = ('num_batches_tracked', 'dw.dilation')
+    lacking = [name for name in places.values() if not name.endswith(optional)]
     if lacking:
         raise InputError(
             f'checkpoint lacks {len(lacking)} tensors of the backbone that the model has, '

@@ -15,7 +15,7 @@ from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.layouts import BLOCK, CLASSIFIER, Layout, detect_layout
 from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
-from bnet_mm.layers.depthwise import check_kernel, dirac_kernel
+from bnet_mm.layers.depthwise import check_kernel, dirac_kernel, said_dilation
 from bnet_mm.version import __version__
 
 # Whose names can be written: their naming (see `bnet_mm.checkpoint.layouts`), and where a whole
@@ -52,6 +52,7 @@ class Conversion:
         architecture: the network they belong to.
         source_kernels: kernel size of each BNET of the source, by the common name of its norm.
         kernels: the same of the result.
+        dilations: dilation of each BNET of the result that is dilated, by the same name.
         renamed: source name -> new name, where the two differ.
         dropped: what was left out, and why.
         unexplained: names that belong to nothing known, left out.
@@ -65,6 +66,7 @@ class Conversion:
     architecture: Architecture
     source_kernels: dict[str, int]
     kernels: dict[str, int]
+    dilations: dict[str, int]
     renamed: dict[str, str]
     dropped: dict[str, str]
     unexplained: list[str]
@@ -128,7 +130,12 @@ def convert(
     architecture = infer_architecture(state)
     check_complete(state, architecture)
     _check_destination(to, architecture)
-    source_kernels = kernel_sizes(state)
+    source_kernels, dilations = kernel_sizes(state), _dilations(state)
+    if dilations and to == 'authors':
+        raise InputError(
+            f"the authors' network has no dilation, and {next(iter(dilations))} has kernels of "
+            f'dilation {next(iter(dilations.values()))}'
+        )
     if k is not None:
         state = resize_kernels(state, k, list(source_kernels) or architecture.norms_at('C'))
 
@@ -150,6 +157,7 @@ def convert(
         architecture=architecture,
         source_kernels=source_kernels,
         kernels=kernel_sizes(state),
+        dilations=_dilations(state),
         renamed={key: new for key, new in renamed.items() if key != new},
         dropped=contents.dropped | dropped,
         unexplained=contents.unexplained + unexplained,
@@ -180,6 +188,19 @@ def kernel_sizes(state: dict[str, Tensor]) -> dict[str, int]:
     }
 
 
+def _dilations(state: dict[str, Tensor]) -> dict[str, int]:
+    """Returns the dilation of each BNET that has one, by the common name of its norm."""
+    found = {}
+    for name, value in state.items():
+        site, _, leaf = name.rpartition('.dw.')
+        if leaf == 'dilation':
+            said = said_dilation(value, {})
+            if not isinstance(said, int) or said < 1:
+                raise InputError(f'{name} is {said}, and a dilation is a positive integer')
+            found[site] = said
+    return found
+
+
 def resize_kernels(state: dict[str, Tensor], k: int, sites: Iterable[str]) -> dict[str, Tensor]:
     """Returns the state with k x k kernels at `sites`, which computes the same.
 
@@ -201,6 +222,8 @@ def resize_kernels(state: dict[str, Tensor], k: int, sites: Iterable[str]) -> di
         if kernel is None or bias is None:
             kernel, bias = dirac_kernel(result.pop(f'{site}.weight'), 1), result.pop(f'{site}.bias')
         kernel = _resized(kernel, k, site)
+        if k == 1:
+            result.pop(f'{site}.dw.dilation', None)
         norm, affine = ('', '') if k == 1 else ('norm.', 'dw.')
         for name in ('running_mean', 'running_var', 'num_batches_tracked'):
             for old in (f'{site}.{name}', f'{site}.norm.{name}'):
@@ -290,8 +313,9 @@ def _check_once(names: Iterable[str]) -> None:
 
 
 def _check_types(state: dict[str, Tensor]) -> list[str]:
-    """Returns what to say of the tensors' types, counters of batches aside."""
-    weights = {name: v for name, v in state.items() if not name.endswith('num_batches_tracked')}
+    """Returns what to say of the tensors' types, counters of batches and dilations aside."""
+    counters = ('num_batches_tracked', '.dw.dilation')
+    weights = {name: v for name, v in state.items() if not name.endswith(counters)}
     for name, value in weights.items():
         if not value.is_floating_point():
             raise InputError(

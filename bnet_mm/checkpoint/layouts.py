@@ -16,7 +16,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.models.authors import AUTHORS, STATISTICS, Rules, rename, rename_kernels
 
 BLOCK = r'layer\d+\.\d+\.'
-NORM = rf'(?:weight|bias|{STATISTICS}|norm\.(?:{STATISTICS})|dw\.(?:weight|bias))'
+NORM = rf'(?:weight|bias|{STATISTICS}|norm\.(?:{STATISTICS})|dw\.(?:weight|bias|dilation))'
 # What a residual backbone holds, in the common names.
 BACKBONE = re.compile(
     rf'(?:conv1\.weight|bn1\.{NORM}|stem\.\d\.{NORM}'

@@ -71,7 +71,10 @@ class _Network:
         kernel = self._find([f'{place}.weight' for place in kernels])
         if kernel is not None:
             bias = self._get(kernels, 'bias')
-            return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=len(kernel))
+            said = self._find([f'{place}.dilation' for place in kernels])
+            dilation = 1 if said is None else int(said)
+            padding = dilation * (kernel.shape[-1] // 2)
+            return F.conv2d(x, kernel, bias, 1, padding, dilation, len(kernel))
         scale, shift = self._get(places, 'weight'), self._get(places, 'bias')
         return x * scale[:, None, None] + shift[:, None, None]
 

@@ -20,10 +20,11 @@ IMAGES = (2, 3, 97, 131)
 
 @dataclass(frozen=True)
 class Placement:
-    """The kernel size of a network's BNETs, and their positions as `bnet_mm.enhance` takes them."""
+    """The kernels of a network's BNETs, and their positions as `bnet_mm.enhance` takes them."""
 
     k: int
     positions: str
+    dilation: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,23 +91,25 @@ def placement_of(conversion: Conversion) -> Placement | None:
     """Returns how the network that the converted backbone fits places BNET; None if nowhere.
 
     Raises:
-        InputError: kernel sizes differ, or some blocks have BNET and others not.
+        InputError: kernel sizes or dilations differ, or some blocks have BNET and others not.
     """
     sites, arch = set(conversion.kernels), conversion.architecture
     if not sites:
         return None
     sizes = sorted(set(conversion.kernels.values()))
+    dilations = sorted({conversion.dilations.get(site, 1) for site in sites})
     letters = [letter for letter in arch.letters if sites.issuperset(arch.norms_at(letter))]
     positions = ''.join(letters)
     outside = sites.difference(arch.norms_at(positions))
     if outside and letters == list(arch.letters):
         positions, outside = 'all', set()
-    if len(sizes) > 1 or not positions or outside:
+    if len(sizes) > 1 or len(dilations) > 1 or not positions or outside:
         raise InputError(
-            f'no k and positions describe where this network has BNET ({len(sites)} norms, k = '
-            f'{", ".join(map(str, sizes))}): build it by hand with bnet_mm.enhance'
+            f'no k, dilation and positions describe where this network has BNET ({len(sites)} '
+            f'norms, k = {", ".join(map(str, sizes))}, dilation = '
+            f'{", ".join(map(str, dilations))}): build it by hand with bnet_mm.enhance'
         )
-    return Placement(sizes[0], positions)
+    return Placement(sizes[0], positions, dilations[0])
 
 
 def _library_stages(conversion: Conversion, library: str, images: Tensor) -> list[Tensor]:
@@ -147,7 +150,7 @@ def _build_torchvision(arch: Architecture, placement: Placement | None) -> nn.Mo
     block = BasicBlock if arch.block == 'basic' else Bottleneck
     net = Stages(block, arch.blocks, groups=arch.groups, width_per_group=arch.base_width)
     net.fc = nn.Identity()
-    return net if placement is None else enhance(net, placement.k, placement.positions)
+    return net if placement is None else enhance(net, **vars(placement))
 
 
 # Builds a library's backbone, with BNET where it is placed; None is plain batch normalization.

@@ -1,6 +1,8 @@
 """The k x k depthwise convolution that takes the place of a norm's scale and shift."""
 
 import operator
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,6 +108,16 @@ class DepthwiseTransform(_ConvNd):
             )
         return depthwise_transform(input, self.weight, self.bias, self.dilation[0])
 
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        dilation = self.dilation[0]
+        if self.kernel_size == (1, 1):
+            return
+        if dilation != 1:
+            destination[prefix + 'dilation'] = self.weight.new_tensor(dilation, dtype=torch.int64)
+        if hasattr(destination, '_metadata'):  # which is there for BN's names alone, too
+            destination._metadata.setdefault(prefix[:-1], {})['dilation'] = dilation
+
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
@@ -119,6 +131,21 @@ class DepthwiseTransform(_ConvNd):
                 f'kernel and bias were left as they were'
             )
             return
+        said = said_dilation(state_dict.pop(prefix + 'dilation', None), local_metadata)
+        if weight is not None and weight.ndim == 4 and self.kernel_size != (1, 1):
+            ours = self.dilation[0]
+            if said is None and ours != 1 and not is_dirac(weight):
+                warnings.warn(
+                    f'BNET: a checkpoint does not say the dilation of its kernels; it is taken for '
+                    f"this network's, {ours}",
+                    stacklevel=2,
+                )
+            elif said not in (None, ours):
+                error_msgs.append(
+                    f'the checkpoint has kernels of dilation {said}, the model of dilation {ours}, '
+                    f'at {prefix}weight: kernel and bias were left as they were'
+                )
+                return
         super()._load_from_state_dict(
             state_dict,
             prefix,
@@ -128,6 +155,27 @@ class DepthwiseTransform(_ConvNd):
             unexpected_keys,
             error_msgs,
         )
+
+
+def said_dilation(value: Tensor | None, metadata: Mapping) -> int | str | None:
+    """Returns the dilation that a checkpoint gives for a kernel, or None if it says nothing.
+
+    Files of before there was a dilation in them say nothing. A kernel that is dilated has a tensor
+    `dw.dilation` beside it, which every format keeps; one that is not is marked in the metadata of
+    a state dict, and has no name that plain batch normalization has not.
+
+    Args:
+        value: the tensor, or None.
+        metadata: of the kernel's module (`_metadata` of a state dict).
+
+    Returns:
+        The number; a few words for something else that stands in its place.
+    """
+    if value is None:
+        return metadata.get('dilation')
+    if not isinstance(value, Tensor) or value.shape != () or value.is_floating_point():
+        return 'not a number'
+    return int(value)
 
 
 def depthwise_transform(
@@ -175,6 +223,12 @@ def _for_back_end(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor 
         and k % 2 == 1
         and (residual is None or residual.shape == input.shape)
     )
+
+
+def is_dirac(kernel: Tensor) -> bool:
+    """Tells whether only the centre taps of a `(C, 1, k, k)` kernel are not zero."""
+    centre = kernel.shape[-1] // 2
+    return bool(kernel.count_nonzero() == kernel[:, :, centre, centre].count_nonzero())
 
 
 def dirac_kernel(scale: Tensor, k: int) -> Tensor:

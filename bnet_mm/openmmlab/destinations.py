@@ -14,7 +14,8 @@ def norm_cfg(placement: Placement | None) -> dict:
     if placement is None:
         return dict(type='BN')
     positions = {} if placement.positions == 'C' else {'positions': placement.positions}
-    return dict(type='BNET', k=placement.k, **positions)
+    dilation = {} if placement.dilation == 1 else {'dilation': placement.dilation}
+    return dict(type='BNET', k=placement.k, **dilation, **positions)
 
 
 def backbone_config(library: str, arch: Architecture, placement: Placement | None) -> dict:

@@ -1,5 +1,7 @@
 """Names at load time: what a checkpoint calls the tensors, and what the network does."""
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 
@@ -17,7 +19,9 @@ def adapt_on_load(model: nn.Module, state_dict: dict, prefix: str, *args) -> Non
         InputError: see `bnet_mm.checkpoint.adapt`.
     """
     names = [name for name in state_dict if name.startswith(prefix)]
-    own = {name[len(prefix) :]: state_dict[name] for name in names}
+    own = OrderedDict((name[len(prefix) :], state_dict[name]) for name in names)
+    if not prefix and hasattr(state_dict, '_metadata'):
+        own._metadata = state_dict._metadata
     adapted = adapt(own, model)
     if list(adapted) == list(own):
         return

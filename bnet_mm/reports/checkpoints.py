@@ -98,8 +98,11 @@ def use_it(conversion: Conversion, path: Path) -> str:
     loaded = f"torch.load({str(path)!r})['state_dict']"
     if placement is None or to == 'authors':
         return f'model.load_state_dict({loaded})'
-    k, positions = placement.k, placement.positions
-    return f'bnet_mm.enhance(model, {k=}, {positions=}).load_state_dict({loaded})'
+    options = dict(k=placement.k, positions=placement.positions)
+    if placement.dilation != 1:
+        options['dilation'] = placement.dilation
+    shown = ', '.join(f'{name}={value!r}' for name, value in options.items())
+    return f'bnet_mm.enhance(model, {shown}).load_state_dict({loaded})'
 
 
 def _kernel_row(site: str, kernel: Tensor) -> tuple[str, ...]:
@@ -115,14 +118,21 @@ def _norm_rows(conversion: Conversion) -> list[tuple[str, str, str]]:
         before, after = conversion.source_kernels.get(site), conversion.kernels.get(site)
         block = re.fullmatch(r'(layer\d+)\.(\d+)\.(bn\d)', site)
         place = (block[1], block[3]) if block else (site, '')
-        rows.setdefault((*place, before, after), []).append(block[2] if block else '')
+        dilation = conversion.dilations.get(site, 1)
+        rows.setdefault((*place, before, after, dilation), []).append(block[2] if block else '')
     return [
         (
             f'{stage}.{{{",".join(blocks)}}}.{norm}' if norm else stage,
-            *('plain' if k is None else f'BNET k={k}' for k in (before, after)),
+            *(_norm(k, dilation) for k in (before, after)),
         )
-        for (stage, norm, before, after), blocks in rows.items()
+        for (stage, norm, before, after, dilation), blocks in rows.items()
     ] or [('all', 'plain', 'plain')]
+
+
+def _norm(k: int | None, dilation: int) -> str:
+    if k is None:
+        return 'plain'
+    return f'BNET k={k}' + (f' dilation {dilation}' if dilation != 1 else '')
 
 
 def _few(names: list[str]) -> str:
