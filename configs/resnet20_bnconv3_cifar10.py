@@ -2,4 +2,4 @@
 # 200 epochs, batch 128: the control of the paper's table 11.
 _base_ = 'resnet20_bn_cifar10.py'
 
-model = dict(backbone=dict(norm_cfg=dict(type='BNReLUConv', k=3)))
+model = dict(backbone=dict(norm_cfg=dict(type='BNControl', k=3)))

@@ -3,4 +3,4 @@
 _base_ = 'resnet50_bn_100e_in1k.py'
 custom_imports = dict(imports=['bnet_mm'])
 
-model = dict(backbone=dict(norm_cfg=dict(type='BNReLUConv', k=3)))
+model = dict(backbone=dict(norm_cfg=dict(type='BNControl', k=3)))

@@ -172,7 +172,7 @@ def _training(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     backend, _ = choose(x, weight.shape[-1], dilation)
     y, mean, var, invstd = backend.forward_training(x, weight, bias, eps, dilation)
-    return _laid_out(y, x), *_apart(mean, var, invstd)
+    return _laid_out(y, x), _apart(mean), _apart(var), _apart(invstd)
 
 
 @torch.library.custom_op('bnet_mm::frozen', mutates_args=())
@@ -194,8 +194,9 @@ def _backward(
     frozen: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     backend, _ = choose(x, weight.shape[-1], dilation)
-    grad_x, *sums = backend.backward(grad_output, x, weight, mean, invstd, dilation, frozen)
-    return _laid_out(grad_x, x), *_apart(*sums)
+    args = grad_output, x, weight, mean, invstd, dilation, frozen
+    grad_x, grad_weight, grad_bias = backend.backward(*args)
+    return _laid_out(grad_x, x), _apart(grad_weight), _apart(grad_bias)
 
 
 @torch.library.custom_op('bnet_mm::transform', mutates_args=())
@@ -206,12 +207,9 @@ def _transform(
     return _laid_out(backend.forward(x, weight, bias, None, None, dilation, residual, relu), x)
 
 
-def _apart(*sums: Tensor) -> tuple[Tensor, ...]:
-    """Returns tensors of one value or a few per channel, each in memory of its own."""
-    return tuple(
-        s if s.is_contiguous() and s.untyped_storage().nbytes() == s.nbytes else s.clone()
-        for s in sums
-    )
+def _apart(t: Tensor) -> Tensor:
+    """Returns a small tensor, in memory of its own where it lay beside others."""
+    return t if t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes else t.clone()
 
 
 @_training.register_fake

@@ -1,7 +1,7 @@
 """The layers, as torch modules; they need torch alone."""
 
 from bnet_mm.layers.bnet import BNET, SyncBNET
-from bnet_mm.layers.control import BNReLUConv
+from bnet_mm.layers.control import BNControl
 from bnet_mm.layers.depthwise import DepthwiseTransform
 from bnet_mm.layers.enhanced import EnhancedNorm
 from bnet_mm.layers.family import GNET, INET, SNET
@@ -13,7 +13,7 @@ __all__ = [
     'GNET',
     'INET',
     'SNET',
-    'BNReLUConv',
+    'BNControl',
     'DepthwiseTransform',
     'EnhancedNorm',
     'SwitchNorm2d',

@@ -8,8 +8,11 @@ from bnet_mm.layers.depthwise import check_kernel
 from bnet_mm.layers.enhanced import check_not_placed
 
 
-class BNReLUConv(nn.Module):
+class BNControl(nn.Module):
     """Batch normalization, ReLU and a k x k depthwise convolution, in the place of a norm.
+
+    Programs that go by names of classes find its norm and its convolution, and not the control
+    itself: nothing in its name reads as a convolution's or a norm's.
 
     It costs what BNET costs, and a scale and a shift for each channel. Its convolution is an
     ordinary one: it starts as torch, or the network's own initialization, starts convolutions, and
@@ -30,8 +33,8 @@ class BNReLUConv(nn.Module):
         InputError: as `BNET`'s.
 
     Example:
-        >>> from bnet_mm.layers import BNReLUConv
-        >>> [name for name, _ in BNReLUConv(64, k=5).named_children()]
+        >>> from bnet_mm.layers import BNControl
+        >>> [name for name, _ in BNControl(64, k=5).named_children()]
         ['norm', 'relu', 'conv']
     """
 
@@ -52,7 +55,7 @@ class BNReLUConv(nn.Module):
     ):
         super().__init__()
         k, dilation = check_kernel(k, dilation)
-        check_not_placed('BNReLUConv', positions)
+        check_not_placed('BNControl', positions)
         options = dict(device=device, dtype=dtype)
         self.norm = nn.BatchNorm2d(
             num_features, eps, momentum, track_running_stats=track_running_stats, **options
@@ -69,7 +72,7 @@ class BNReLUConv(nn.Module):
         )
 
     @classmethod
-    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> 'BNReLUConv':
+    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> 'BNControl':
         """Returns the control around an existing batch norm, which becomes its child."""
         where = dict(device=norm.weight.device, dtype=norm.weight.dtype)
         control = cls(norm.num_features, k, dilation, **where)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from bnet_mm.layers.control import BNReLUConv
+from bnet_mm.layers.control import BNControl
 from bnet_mm.layers.enhanced import EnhancedNorm
 from bnet_mm.layers.switchable import SwitchNorm2d
 
@@ -14,7 +14,7 @@ PLAIN_NORMS = (
     nn.GroupNorm,
     SwitchNorm2d,
 )
-NORMS = (*PLAIN_NORMS, EnhancedNorm, BNReLUConv)
+NORMS = (*PLAIN_NORMS, EnhancedNorm, BNControl)
 
 
 def is_norm(module: nn.Module) -> bool:

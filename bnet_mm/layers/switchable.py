@@ -39,6 +39,7 @@ class SwitchNorm2d(Owner):
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     _abbr_ = 'sn'
+    __jit_unused_properties__ = ['num_features', 'eps', 'momentum', 'affine']
     inner = 'batch'
 
     def __init__(
@@ -94,6 +95,24 @@ class SwitchNorm2d(Owner):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            assert not self.training, 'a scripted SN has no statistics of a batch'
+            y = _evaluated(
+                input,
+                self.mean_weight,
+                self.var_weight,
+                self.batch.running_mean,
+                self.batch.running_var,
+                self.batch.eps,
+            )
+            weight, bias = self.weight, self.bias
+            if weight is not None and bias is not None:
+                y = y * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+            return y
+        else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
+            return self._forward(input)
+
+    def _forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             return leaf(self, input)
         if input.dim() != 4:
@@ -151,6 +170,22 @@ class SwitchNorm2d(Owner):
 class InnerSwitchNorm2d(Inner, SwitchNorm2d):
     """`SwitchNorm2d` inside an `SNET`, without a scale and shift of its own."""
 
+    __jit_unused_properties__ = [*SwitchNorm2d.__jit_unused_properties__, 'weight', 'bias']
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            assert not self.training, 'a scripted SNET has no statistics of a batch'
+            return _evaluated(
+                input,
+                self.mean_weight,
+                self.var_weight,
+                self.batch.running_mean,
+                self.batch.running_var,
+                self.batch.eps,
+            )
+        else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
+            return self._forward(input)
+
     @property
     def affine(self) -> bool:
         """False: what it shows as `weight` and `bias` is the layer's."""
@@ -158,6 +193,26 @@ class InnerSwitchNorm2d(Inner, SwitchNorm2d):
 
 
 INNER[SwitchNorm2d] = InnerSwitchNorm2d
+
+
+def _evaluated(
+    input: Tensor,
+    mean_weight: Tensor,
+    var_weight: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Returns what a scripted norm computes, without scale and shift."""
+    assert running_mean is not None and running_var is not None
+    var_in, mean_in = torch.var_mean(input, [2, 3], correction=0, keepdim=True)
+    mean_ln = mean_in.mean(1, keepdim=True)
+    var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, unbiased=False, keepdim=True)
+    of_mean, of_var = mean_weight.softmax(0), var_weight.softmax(0)
+    mean_bn, var_bn = running_mean.view(1, -1, 1, 1), running_var.view(1, -1, 1, 1)
+    mean = of_mean[0] * mean_in + of_mean[1] * mean_ln + of_mean[2] * mean_bn
+    var = of_var[0] * var_in + of_var[1] * var_ln + of_var[2] * var_bn
+    return (input - mean) * (var + eps).rsqrt()
 
 
 def _mixture(weight: Tensor, *statistics: Tensor) -> Tensor:

@@ -60,8 +60,10 @@ def norm_after_conv(block: nn.Module, index: int) -> tuple[str, nn.Module | None
             return name, block._modules[name]
     # mmaction2: inside the ConvModule.
     conv = block._modules.get(f'conv{index}')
-    if conv is not None and 'bn' in conv._modules:
-        return f'conv{index}.bn', conv._modules['bn']
+    if conv is not None:
+        for name in ('bn', getattr(conv, 'norm_name', None)):
+            if isinstance(name, str) and name in conv._modules:
+                return f'conv{index}.{name}', conv._modules[name]
     return f'bn{index}', None
 
 

@@ -10,7 +10,7 @@ from bnet_mm.layers import (
     GNET,
     INET,
     SNET,
-    BNReLUConv,
+    BNControl,
     EnhancedNorm,
     SwitchNorm2d,
     SyncBNET,
@@ -101,7 +101,7 @@ def add_control(
 
     Arguments, return value and errors are those of `enhance`.
     """
-    return replace_norms(model, positions, lambda norm: BNReLUConv.from_norm(norm, k, dilation))
+    return replace_norms(model, positions, lambda norm: BNControl.from_norm(norm, k, dilation))
 
 
 def replace_norms(

@@ -22,10 +22,11 @@ class Swapped:
         return _new, (mixin, own), state
 
 
-def swap(block: nn.Module, mixin: type[Swapped]) -> None:
-    """Puts `mixin` in front of the class of `block`; does nothing where one is there already."""
+def swap(block: nn.Module, mixin: Any) -> None:
+    """Puts `mixin`, a subclass of `Swapped`, in front of the class of `block`; does nothing where one is there already."""
     if not isinstance(block, Swapped):
-        block.__class__ = _swapped(mixin, type(block))
+        own: Any = type(block)
+        block.__class__ = _swapped(mixin, own)
 
 
 def swap_back(block: nn.Module) -> None:
@@ -39,11 +40,11 @@ def own_class(block: nn.Module) -> type[nn.Module]:
 
 
 @cache
-def _swapped(mixin: type, own: type) -> type:
+def _swapped(mixin: Any, own: Any) -> Any:
     # Under its own name: repr, reports and code that goes by names see the block they know.
     return type(own.__name__, (mixin, own), {'__module__': own.__module__})
 
 
-def _new(mixin: type, own: type) -> nn.Module:
+def _new(mixin: Any, own: Any) -> nn.Module:
     cls = _swapped(mixin, own)
     return cls.__new__(cls)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnet_mm.errors import InputError
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, SyncBNET
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, SyncBNET
 from bnet_mm.layers.depthwise import check_kernel
 from bnet_mm.models.placement import add_control, check_positions, enhance
 from bnet_mm.openmmlab.config import walk
@@ -19,7 +19,7 @@ PLAIN = {
     GNET: dict(type='GN'),
     SNET: dict(type='SN'),
     INET: dict(type='IN', affine=True),
-    BNReLUConv: dict(type='BN'),
+    BNControl: dict(type='BN'),
 }
 PLACING = ('k', 'dilation', 'positions')
 # Entries that mmengine and mmcv take out before the layer is built.
@@ -31,7 +31,7 @@ class NormSpec:
     """What a `norm_cfg` of this package says.
 
     Attributes:
-        layer: `BNET`, `SyncBNET`, `GNET`, `SNET`, `INET` or `BNReLUConv`.
+        layer: `BNET`, `SyncBNET`, `GNET`, `SNET`, `INET` or `BNControl`.
         k: kernel size, odd.
         dilation: distance between neighbouring taps, in pixels.
         positions: letters of 'ABC', 'all', or None for the paper's position.
@@ -85,6 +85,8 @@ class NormSpec:
         except InputError as error:
             raise InputError(f'{where}: {error}') from error
         kept = {key: value for key, value in norm_cfg.items() if key not in PLACING}
+        if layer is GNET:  # mmcv insists on it for GN
+            kept.setdefault('num_groups', inspect.signature(GNET).parameters['num_groups'].default)
         return cls(layer, k, dilation, positions, {**kept, **PLAIN[layer]})
 
     def __str__(self) -> str:
@@ -98,7 +100,7 @@ class NormSpec:
         Raises:
             InputError: see `bnet_mm.enhance`.
         """
-        put = add_control if self.layer is BNReLUConv else enhance
+        put = add_control if self.layer is BNControl else enhance
         return put(model, self.k, self.positions, self.dilation)
 
 

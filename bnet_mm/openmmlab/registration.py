@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTOR
 from mmengine.runner import CheckpointLoader
 
 from bnet_mm.checkpoint.verification import BUILDERS
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, SwitchNorm2d, SyncBNET
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, SwitchNorm2d, SyncBNET
 from bnet_mm.layers.frelu import FReLU
 from bnet_mm.openmmlab import gaps
 from bnet_mm.openmmlab.building import extend, placing
@@ -23,7 +23,7 @@ from bnet_mm.openmmlab.libraries import LIBRARIES
 from bnet_mm.openmmlab.loading import load_from_safetensors
 from bnet_mm.openmmlab.optimizers import kernels_as_norms
 
-NORMS = {norm.__name__: norm for norm in (BNET, SyncBNET, GNET, SNET, INET, BNReLUConv, FReLU)}
+NORMS = {norm.__name__: norm for norm in (BNET, SyncBNET, GNET, SNET, INET, BNControl, FReLU)}
 # What needs a library, or a room above this one: imported when it is built, and so by name.
 LATER: tuple[tuple[Registry, str, str], ...] = (
     (MODELS, 'BiRealNet', 'bnet_mm.openmmlab.backbones.birealnet'),

@@ -437,7 +437,7 @@ def test_a_placement_without_a_norm_cfg_is_named(authors18):
         del mixed[f'layer1.0.bn2.dw.{name}']
     for name in ('running_mean', 'running_var', 'num_batches_tracked'):
         mixed[f'layer1.0.bn2.{name}'] = mixed.pop(f'layer1.0.bn2.norm.{name}')
-    with pytest.raises(InputError, match='no k, dilation and positions describe where this network has BNET'):
+    with pytest.raises(InputError, match='no k, dilation and positions describe'):
         verify(mixed, converted(mixed))
 
 

@@ -98,6 +98,9 @@ def test_openmmlabs_loader(library, prefix, theirs, ours, tmp_path):
         MODELS.build(cfg | dict(norm_cfg=dict(type='BNET', k=3, dilation=d)))
         for d in (theirs, ours)
     )
+    for module in source.modules():
+        if isinstance(module, BNET):
+            torch.nn.init.normal_(module.dw.weight)
     state = source.state_dict()
     for name in list(state):
         state[prefix + name] = state.pop(name)

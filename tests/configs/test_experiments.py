@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm, SyncBNET
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, EnhancedNorm, SyncBNET
 from bnet_mm.models.blocks import LETTERS, block_kind, norm_after_conv
 from bnet_mm.openmmlab.models import build_model
 
@@ -24,7 +24,7 @@ BLOCKS = {
     'resnext50': 16, 'mobilenetv2': 16, 'birealnet18': 16, 'resnet20': 9, 'resnet56': 27,
 }  # fmt: skip
 KINDS = {
-    'bnet': BNET, 'gnet': GNET, 'snet': SNET, 'inet': INET, 'bnconv': BNReLUConv,
+    'bnet': BNET, 'gnet': GNET, 'snet': SNET, 'inet': INET, 'bnconv': BNControl,
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_builds_with_the_norm_at_the_papers_position_of_each_block(path):
     # MMPretrain's ResNet reads numbers off a tensor while it is built.
     model = build_model(cfg, 'cpu' if cfg.default_scope == 'mmpretrain' else 'meta')
     name, k = enhancement(path)
-    norms = {n: m for n, m in model.named_modules() if isinstance(m, (EnhancedNorm, BNReLUConv))}
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, (EnhancedNorm, BNControl))}
     blocks = BLOCKS[re.search('|'.join(sorted(BLOCKS, key=len, reverse=True)), path.stem)[0]]
     assert len(norms) == blocks * (3 if '_posabc_' in path.name else 1)
     synchronized = cfg.default_scope == 'mmseg'
@@ -97,7 +97,7 @@ def test_differs_from_its_baseline_by_the_norm_alone(path):
     positions = re.search(r'_pos([abc]+)_', path.name)
     assert norm_cfg.pop('positions', None) == (positions and positions[1].upper())
     theirs = plain.pop('type')
-    expected = 'BNReLUConv' if name == 'bnconv' else theirs.replace('N', 'NET')
+    expected = 'BNControl' if name == 'bnconv' else theirs.replace('N', 'NET')
     assert norm_cfg.pop('type') == expected
     if name == 'inet':
         assert plain.pop('affine')  # instance norms have no scale unless told

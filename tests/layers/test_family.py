@@ -10,7 +10,7 @@ from torch import nn
 
 import bnet_mm  # noqa: F401  (registers the norms)
 from bnet_mm.errors import InputError
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, SwitchNorm2d
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, SwitchNorm2d
 
 EPS = 1e-5
 
@@ -166,7 +166,7 @@ def test_enhanced_norms(plain, enhanced, k):
         (dict(type='SNET', k=3), 'sn1', SNET),
         (dict(type='INET', k=3), 'in1', INET),
         (dict(type='SN'), 'sn1', SwitchNorm2d),
-        (dict(type='BNReLUConv', k=3), 'bn1', BNReLUConv),
+        (dict(type='BNControl', k=3), 'bn1', BNControl),
         (dict(type='BNET', k=3), 'bn1', BNET),
     ],
 )
@@ -176,7 +176,7 @@ def test_built_by_name_with_the_abbreviation_of_the_plain_norm(norm_cfg, name, k
     assert not any(p.requires_grad for p in norm.parameters())
 
 
-@pytest.mark.parametrize('kind', [BNET, GNET, SNET, INET, BNReLUConv])
+@pytest.mark.parametrize('kind', [BNET, GNET, SNET, INET, BNControl])
 def test_positions_are_for_networks_that_place(kind):
     with pytest.raises(InputError, match=f'{kind.__name__}: positions'):
         kind(32, positions='C')
@@ -189,7 +189,7 @@ def test_groups_that_do_not_divide_the_channels_are_named():
 
 def test_the_control_is_its_three_parts():
     torch.manual_seed(0)
-    control = BNReLUConv(4, 3, dilation=2)
+    control = BNControl(4, 3, dilation=2)
     nn.init.normal_(control.norm.weight)
     x = torch.randn(2, 4, 7, 7)
     norm = nn.BatchNorm2d(4)
@@ -197,7 +197,7 @@ def test_the_control_is_its_three_parts():
     conv = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4)
     conv.load_state_dict(control.conv.state_dict())
     torch.testing.assert_close(control(x), conv(norm(x).relu()))
-    other = BNReLUConv(4, 3)
+    other = BNControl(4, 3)
     assert other.load_state_dict(norm.state_dict(), strict=False).unexpected_keys == []
     assert torch.equal(other.norm.weight, norm.weight)
     other.zero_output()

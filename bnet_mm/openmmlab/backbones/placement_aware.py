@@ -16,7 +16,7 @@ class PlacementAware:
     `norm_cfg=dict(type='BNET', k=5, positions='C')` builds the library's own network with plain BN
     (every other entry of `norm_cfg` applies to it) and then enhances the norms at `positions` (by
     default the paper's, see `bnet_mm.enhance`); `SyncBNET` does the same with SyncBN, `GNET`,
-    `SNET` and `INET` with GN, SN and IN, and `BNReLUConv` places the control of table 11. With any
+    `SNET` and `INET` with GN, SN and IN, and `BNControl` places the control of table 11. With any
     other `norm_cfg` the network is the library's own.
 
     Raises:

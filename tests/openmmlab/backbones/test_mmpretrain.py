@@ -15,7 +15,7 @@ from bnet_mm.checkpoint import contents_of, convert, read_checkpoint, verify
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.start_report import describe_norms
 from bnet_mm.errors import InputError
-from bnet_mm.layers import BNET, GNET, INET, SNET, BNReLUConv, EnhancedNorm
+from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, EnhancedNorm
 from bnet_mm.layers.frelu import FReLU
 from bnet_mm.layers.kinds import PLAIN_NORMS
 from bnet_mm.openmmlab.backbones.birealnet import BiRealBlock
@@ -25,7 +25,7 @@ NORMS = {
     'GNET': (dict(type='GNET', k=3, num_groups=4), dict(type='GN', num_groups=4), GNET),
     'SNET': (dict(type='SNET', k=3), dict(type='SN'), SNET),
     'INET': (dict(type='INET', k=3), dict(type='IN', affine=True), INET),
-    'BNReLUConv': (dict(type='BNReLUConv', k=3), dict(type='BN'), BNReLUConv),
+    'BNControl': (dict(type='BNControl', k=3), dict(type='BN'), BNControl),
 }
 
 
@@ -53,7 +53,7 @@ def test_norms_at_their_positions_and_plain_ones_elsewhere(name, positions):
     plain = small(plain_cfg)
     placed = [m for m in model.modules() if isinstance(m, kind)]
     assert len(placed) == {None: 16, 'A': 16, 'ABC': 48, 'all': 53}[positions]
-    if name != 'BNReLUConv':
+    if name != 'BNControl':
         # Everything else is the library's network: same initial outputs and tensors.
         model.load_state_dict(plain.state_dict())
         x = torch.randn(2, 3, 64, 64)
@@ -181,7 +181,7 @@ def classifier(tmp_path_factory):
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmaction', 'mmpretrain'])
-@pytest.mark.parametrize('name', ['BNET', 'GNET', 'SNET', 'INET', 'BNReLUConv'])
+@pytest.mark.parametrize('name', ['BNET', 'GNET', 'SNET', 'INET', 'BNControl'])
 def test_a_classifiers_checkpoint_goes_into_any_backbone_with_one_option(name, scope, classifier):
     if scope == 'mmaction' and name != 'BNET':
         pytest.skip("mmaction's blocks name their norms after batch norm")
