@@ -183,8 +183,6 @@ def classifier(tmp_path_factory):
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmaction', 'mmpretrain'])
 @pytest.mark.parametrize('name', ['BNET', 'GNET', 'SNET', 'INET', 'BNControl'])
 def test_a_classifiers_checkpoint_goes_into_any_backbone_with_one_option(name, scope, classifier):
-    if scope == 'mmaction' and name != 'BNET':
-        pytest.skip("mmaction's blocks name their norms after batch norm")
     path, trained = classifier(name)
     source = dict(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
     if scope == 'mmaction':
