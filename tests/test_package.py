@@ -90,3 +90,87 @@ def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
     ):
         assert name in names
     assert not any(name.startswith('tests') for name in names)
+
+
+WALK = """
+import sys, types, warnings
+warnings.simplefilter('ignore')
+
+def walk():
+    '''Every function and class of every module, and everything in the classes.'''
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition('.')[0] in ('bnet_mm', '__main__'):
+            continue
+        for key, value in list(getattr(module, '__dict__', {}).items()):
+            if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+                found[name, key] = value
+            if isinstance(value, type) and value.__module__ == name:
+                for attribute, part in list(vars(value).items()):
+                    if callable(part) or isinstance(part, (property, classmethod, staticmethod)):
+                        found[name, key, attribute] = part
+    return found
+"""
+
+
+@pytest.mark.parametrize('library', ['mmcv', 'mmdet.models', 'mmpretrain.models'])
+def test_importing_replaces_no_function_class_or_method(library):
+    code = f"""
+{WALK}
+import torch, torchvision, mmengine, mmcv, mmengine.runner, mmengine.registry, {library}
+import torch.nn.parallel, torch.utils.checkpoint, torch.onnx
+names = {{(r.scope, r.name): dict(r.module_dict) for r in vars(mmengine.registry).values()
+         if isinstance(r, mmengine.registry.Registry)}}
+before = walk()
+import bnet_mm
+after = walk()
+print('gone or replaced:', [k for k, value in before.items() if after.get(k) is not value])
+for r in vars(mmengine.registry).values():
+    if isinstance(r, mmengine.registry.Registry):
+        for name, module in names[r.scope, r.name].items():
+            assert r.module_dict[name] is module, name
+print('walked', len(before) > 30000)
+"""
+    lines = printed(code).splitlines()[-2:]
+    assert lines == ['gone or replaced: []', 'walked True']
+
+
+def test_torch_alone_is_all_that_the_layers_import():
+    code = """
+import sys
+from importlib import util
+find_spec = util.find_spec
+util.find_spec = lambda name, *a: None if name == 'mmengine' else find_spec(name, *a)
+import torch
+before = set(sys.modules)
+import bnet_mm
+new = {name.partition('.')[0] for name in set(sys.modules) - before}
+new -= {'torch', *sys.stdlib_module_names}
+print(sorted(name for name in new if not name.startswith('_sysconfig')))
+"""
+    assert printed(code) == "['bnet_mm']"
+
+
+def test_a_name_that_is_taken_stays_its_owners():
+    code = """
+import warnings
+from mmengine.registry import HOOKS, MODELS
+@MODELS.register_module()
+class FReLU:
+    pass
+@HOOKS.register_module()
+class BNETVisHook:
+    pass
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter('always')
+    import bnet_mm
+print(MODELS.get('FReLU') is FReLU, HOOKS.get('BNETVisHook') is BNETVisHook)
+print(MODELS.get('BNET') is bnet_mm.BNET)
+print(sorted(str(w.message).split(' and ')[0] for w in said if 'stays that' in str(w.message)))
+"""
+    kept, ours, said = printed(code).splitlines()[-3:]
+    assert (kept, ours) == ('True True', 'True')
+    assert said == (
+        "[\"'BNETVisHook' is registered in 'hook' by __main__\", "
+        "\"'FReLU' is registered in 'model' by __main__\"]"
+    )

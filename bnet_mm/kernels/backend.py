@@ -4,16 +4,17 @@ With `x_hat = (x - mean) * invstd`, the layer is `y = depthwise_kxk(x_hat) + bia
 `x_hat`, and at the end of a residual block `relu(y + residual)`. Names are torch's, as in its
 `batch_norm_*` operators; `dy` is the gradient of `x_hat`.
 
-A new back end is a module with the functions of `Backend`, and a line in `choose`.
+A new back end is a module with the functions of `Backend`, and its name in `BACKENDS`.
 """
 
 import os
+from importlib import import_module
 from typing import Protocol
 
 from torch import Tensor
 
 from bnet_mm.errors import InputError
-from bnet_mm.kernels import cpu, eager, triton
+from bnet_mm.kernels import cpu, eager
 
 
 class Backend(Protocol):
@@ -105,7 +106,9 @@ class Backend(Protocol):
         """
 
 
-BACKENDS: dict[str, Backend] = {'eager': eager, 'cpu': cpu, 'triton': triton}
+# Modules beside this one. Triton's is imported when it is first chosen: importing Triton takes as
+# long as importing all of this package.
+BACKENDS = ('eager', 'cpu', 'triton')
 _UNTRIED = (
     'the Triton kernels have not run on a GPU yet: bnet_mm.kernels.use("triton") or '
     'BNET_MM_KERNELS=triton turns them on'
@@ -162,7 +165,7 @@ def choose(x: Tensor, k: int, dilation: int) -> tuple[Backend, str | None]:
         chosen = 'cpu'
     if chosen == 'cpu' and kind != 'cpu':
         return eager, f'the CPU kernels were chosen, and the input is on {kind}'
-    backend = BACKENDS[chosen]
+    backend: Backend = cpu if chosen == 'cpu' else import_module('bnet_mm.kernels.triton')  # type: ignore[assignment]
     reason = backend.unsupported(x, k, dilation)
     return (backend, None) if reason is None else (eager, reason)
 

@@ -23,7 +23,10 @@ class Swapped:
 
 
 def swap(block: nn.Module, mixin: Any) -> None:
-    """Puts `mixin`, a subclass of `Swapped`, in front of the class of `block`; does nothing where one is there already."""
+    """Puts `mixin`, a subclass of `Swapped`, in front of the class of `block`.
+
+    A block that has one already keeps that.
+    """
     if not isinstance(block, Swapped):
         own: Any = type(block)
         block.__class__ = _swapped(mixin, own)

@@ -1,5 +1,6 @@
 """The gaps of upstream releases stay closed."""
 
+import os
 import pickle
 import stat
 import subprocess
@@ -97,3 +98,34 @@ except (ImportError, TypeError) as error:
         [sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True
     ).stdout
     assert 'open-mmlab/mmaction2#2714' in printed or printed.startswith('TypeError')
+
+
+@pytest.mark.parametrize(
+    ('gap', 'code', 'error'),
+    [
+        (
+            'gaps.allow_mmengine_checkpoints',
+            """
+import io, numpy, torch, bnet_mm
+from mmengine.logging import MessageHub
+hub = MessageHub('test')
+hub.update_scalar('train/loss', 2.0)
+file = io.BytesIO()
+torch.save(hub.state_dict(), file)
+file.seek(0)
+torch.load(file, weights_only=True)
+""",
+            'UnpicklingError',
+        ),
+        ('gaps.complete_mmaction', 'import bnet_mm, mmaction.models', 'localizers.drn'),
+    ],
+)
+def test_the_gap_is_still_there_upstream(gap, code, error):
+    """Where this fails, an installed release has mended it, and what closes it can go."""
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        env={**os.environ, 'BNET_MM_COMPAT': '0'},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode and error in run.stderr, f'upstream has mended it: remove {gap}'
