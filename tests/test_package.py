@@ -103,9 +103,10 @@ def walk():
         if name.partition('.')[0] in ('bnet_mm', '__main__'):
             continue
         for key, value in list(getattr(module, '__dict__', {}).items()):
-            if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+            # Not isinstance: stand-ins that import something when they are asked become that.
+            if issubclass(type(value), (type, types.FunctionType, types.BuiltinFunctionType)):
                 found[name, key] = value
-            if isinstance(value, type) and value.__module__ == name:
+            if issubclass(type(value), type) and value.__module__ == name:
                 for attribute, part in list(vars(value).items()):
                     if callable(part) or isinstance(part, (property, classmethod, staticmethod)):
                         found[name, key, attribute] = part

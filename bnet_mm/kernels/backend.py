@@ -165,7 +165,7 @@ def choose(x: Tensor, k: int, dilation: int) -> tuple[Backend, str | None]:
         chosen = 'cpu'
     if chosen == 'cpu' and kind != 'cpu':
         return eager, f'the CPU kernels were chosen, and the input is on {kind}'
-    backend: Backend = cpu if chosen == 'cpu' else import_module('bnet_mm.kernels.triton')  # type: ignore[assignment]
+    backend: Backend = cpu if chosen == 'cpu' else import_module('bnet_mm.kernels.triton')
     reason = backend.unsupported(x, k, dilation)
     return (backend, None) if reason is None else (eager, reason)
 
