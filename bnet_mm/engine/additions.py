@@ -5,27 +5,31 @@ Each addition has a switch in the config's entry `bnet_mm`, which a config or `-
 `bnet_mm=dict(exact_resume=False)`.
 """
 
-from mmengine.config import Config
-from mmengine.dist import barrier, get_dist_info
-from mmengine.registry import HOOKS
-from mmengine.runner import CheckpointLoader
-from torch.hub import load_state_dict_from_url
+from importlib import import_module
 
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+
+import bnet_mm.engine.cpu_wrapper  # noqa: F401  (registers the wrapper that a dumped config names)
 from bnet_mm.engine.checkpoint_hook import BACKEND, WholeCheckpointHook
 from bnet_mm.engine.dataset_check import DatasetCheckHook
 from bnet_mm.engine.repeatable import RepeatableHook
 from bnet_mm.engine.start_report import StartReportHook
 
 MODULE = __name__
-# The switches, and the hook that each puts into `custom_hooks`.
-SWITCHES = {
+DOWNLOADS = 'bnet_mm.engine.downloads'
+# The switches, and the hook that each puts into the config.
+HOOKED = {
     'data_check': DatasetCheckHook,
     'exact_resume': RepeatableHook,
     'start_report': StartReportHook,
     'whole_files': WholeCheckpointHook,
 }
+# Beside these: downloads read without running their code (`downloads`), and synchronized norms on
+# CPUs (`processes`).
+SWITCHES = (*HOOKED, 'safe_downloads', 'cpu_sync_bn')
 
-for _hook in SWITCHES.values():
+for _hook in HOOKED.values():
     if _hook.__name__ not in HOOKS.module_dict:
         HOOKS.register_module(module=_hook)
 
@@ -42,12 +46,16 @@ def add_to_config(cfg: Config, training: bool = True) -> None:
     imports = dict(cfg.get('custom_imports') or {})
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    imports['imports'] = [*names, *(name for name in (MODULE,) if name not in names)]
+    names = [name for name in names if name not in (MODULE, DOWNLOADS)]
+    names += [MODULE, DOWNLOADS] if switches['safe_downloads'] else [MODULE]
+    imports['imports'] = names
     cfg.custom_imports = imports
+    if switches['safe_downloads']:
+        import_module(DOWNLOADS)
     hooks = list(cfg.get('custom_hooks') or [])
     present = {hook.get('type') for hook in hooks if isinstance(hook, dict)}
     for switch in ('data_check', 'exact_resume', 'start_report'):
-        kind = SWITCHES[switch]
+        kind = HOOKED[switch]
         ours = {kind, kind.__name__}
         if not switches[switch]:
             hooks = [h for h in hooks if not isinstance(h, dict) or h.get('type') not in ours]
@@ -69,21 +77,3 @@ def _write_whole(cfg: Config, on: bool) -> None:
         hook['type'], hook['backend_args'] = WholeCheckpointHook.__name__, ours
     elif not on and hook['type'] == WholeCheckpointHook.__name__:
         hook['type'], hook['backend_args'] = 'CheckpointHook', None
-
-
-def _load_from_http(filename: str, map_location=None, model_dir=None):
-    """Downloads as mmengine does, and reads without running code that is in the file."""
-
-    def load():
-        return load_state_dict_from_url(
-            filename, model_dir=model_dir, map_location=map_location, weights_only=True
-        )
-
-    rank, processes = get_dist_info()
-    checkpoint = load() if rank == 0 else None
-    if processes > 1:
-        barrier()
-    return load() if rank else checkpoint
-
-
-CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)

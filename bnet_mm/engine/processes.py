@@ -25,7 +25,8 @@ def cpu_processes(cfg: Config) -> Iterator[None]:
     wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
         broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
     )
-    if wrapper.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+    stock = wrapper.get('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel'
+    if stock and (cfg.get('bnet_mm') or {}).get('cpu_sync_bn', True):
         wrapper['type'] = CPUDistributedDataParallel.__name__
     wrapper.setdefault('device_ids', None)
     cfg.model_wrapper_cfg = wrapper

@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 
 from bnet_mm.checkpoint import read_checkpoint
-from bnet_mm.engine.additions import MODULE, SWITCHES, add_to_config
+from bnet_mm.engine import processes
+from bnet_mm.engine.additions import DOWNLOADS, HOOKED, MODULE, add_to_config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STOCK = """
@@ -34,24 +35,36 @@ def kinds(cfg: Config) -> list:
 
 
 def test_all_are_written_once():
-    cfg = config(custom_hooks=[dict(type='EMAHook')], custom_imports=dict(imports=['mine']))
+    cfg = config(custom_hooks=[dict(type='EMAHook')], custom_imports=dict(imports=['os']))
     add_to_config(cfg)
     once = cfg.to_dict()
-    assert {hook.__name__ for hook in SWITCHES.values()} < set(kinds(cfg))
-    assert 'EMAHook' in kinds(cfg) and cfg.custom_imports.imports == ['mine', MODULE]
+    assert {hook.__name__ for hook in HOOKED.values()} < set(kinds(cfg))
+    assert 'EMAHook' in kinds(cfg) and cfg.custom_imports.imports == ['os', MODULE, DOWNLOADS]
     add_to_config(cfg)
     assert cfg.to_dict() == once
 
 
-@pytest.mark.parametrize('switch', SWITCHES)
+@pytest.mark.parametrize('switch', HOOKED)
 def test_each_has_a_switch(switch):
     for cfg in (config(bnet_mm={switch: False}), config()):
         add_to_config(cfg)  # the second has them already, and they are switched off afterwards
         cfg.bnet_mm[switch] = False
         add_to_config(cfg)
-        assert SWITCHES[switch].__name__ not in kinds(cfg)
+        assert HOOKED[switch].__name__ not in kinds(cfg)
         assert len(kinds(cfg)) == (4 if switch == 'whole_files' else 3)
     assert cfg.default_hooks.checkpoint.interval == 1
+
+
+def test_switches_of_downloads_and_processes(monkeypatch):
+    cfg = config(bnet_mm=dict(safe_downloads=False, cpu_sync_bn=False), launcher='pytorch')
+    add_to_config(cfg)
+    assert cfg.custom_imports.imports == [MODULE]
+    monkeypatch.setattr(processes.dist, 'init_process_group', lambda _: None)
+    monkeypatch.setattr(processes.dist, 'destroy_process_group', lambda: None)
+    for switch in (False, True):
+        cfg = config(bnet_mm=dict(cpu_sync_bn=switch), launcher='pytorch')
+        with processes.cpu_processes(cfg):
+            assert ('CPU' in cfg.model_wrapper_cfg.get('type', '')) == switch
 
 
 def test_what_a_user_has_chosen_stays():

@@ -51,7 +51,7 @@ def test_code_in_a_file_is_refused(tmp_path, hostile):
 def test_downloads_are_loaded_weights_only(tmp_path):
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    import bnet_mm.engine.additions  # noqa: F401  (what the tools add)
+    import bnet_mm.engine.downloads  # noqa: F401  (what the tools import)
 
     torch.save({'x': AsksFor(eval, '1 + 1')}, tmp_path / 'x.pth')
     torch.hub.set_dir(tmp_path / 'hub')
