@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from bnet_mm.checkpoint.architecture import check_same
-from bnet_mm.checkpoint.layouts import CLASSIFIER, Layout, detect_layout
+from bnet_mm.checkpoint.layouts import ANY_BACKBONE, CLASSIFIER, Layout, detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.layers.depthwise import said_dilation
@@ -88,7 +88,7 @@ def _loadable(model: nn.Module) -> list[str]:
 def _inner_names(keys: Iterable[str], layout: Layout) -> dict[str, str]:
     """Returns what each key below the backbone's prefix is called there, by common name if any."""
     keys = [key for key in keys if key.startswith(layout.prefix)]
-    return {key: key[len(layout.prefix) :] for key in keys} | layout.to_common(keys)
+    return {key: key[len(layout.prefix) :] for key in keys} | layout.to_common(keys, ANY_BACKBONE)
 
 
 def _classifier(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bnet_mm.errors import InputError
-from bnet_mm.models.authors import AUTHORS, STATISTICS, Rules, rename, rename_kernels
+from bnet_mm.models.authors import AUTHORS, FIELDS, STATISTICS, Rules, rename, rename_kernels
 
 BLOCK = r'layer\d+\.\d+\.'
 NORM = rf'(?:weight|bias|{STATISTICS}|norm\.(?:{STATISTICS})|dw\.(?:weight|bias|dilation))'
@@ -21,6 +21,10 @@ NORM = rf'(?:weight|bias|{STATISTICS}|norm\.(?:{STATISTICS})|dw\.(?:weight|bias|
 BACKBONE = re.compile(
     rf'(?:conv1\.weight|bn1\.{NORM}|stem\.\d\.{NORM}'
     rf'|{BLOCK}(?:conv\d\.weight|bn\d\.{NORM}|downsample\.\d\.{NORM}))'
+)
+# The same with other norms, whatever tensors these have.
+ANY_BACKBONE = re.compile(
+    rf'{BACKBONE.pattern}|(?:{BLOCK})?(?:{FIELDS["norm"]})\d\..*|{BLOCK}downsample\.\d\..*'
 )
 # A classifier's last layer: torchvision and timm, mmpretrain, mmaction2, CIFAR networks.
 CLASSIFIER = re.compile(r'(?:fc|head\.fc|cls_head\.fc_cls|linear|classifier)\.(weight|bias)')
@@ -40,10 +44,14 @@ NAMINGS: dict[str, Rules] = {
     ),
     'mmaction': (
         ('{block}.downsample.conv.{rest}', '{block}.downsample.0.{rest}'),
-        ('{block}.downsample.bn.{rest}', '{block}.downsample.1.{rest}'),
+        # The first one is written, each is read.
+        *(
+            (f'{{block}}.downsample.{norm}.{{rest}}', '{block}.downsample.1.{rest}')
+            for norm in FIELDS['norm'].split('|')
+        ),
         ('{at}conv{i}.conv.weight', '{at}conv{i}.weight'),
         ('{at}conv{i}.conv.net.weight', '{at}conv{i}.weight'),  # behind a temporal shift
-        ('{at}conv{i}.bn.{rest}', '{at}bn{i}.{rest}'),
+        ('{at}conv{i}.{norm}.{rest}', '{at}{norm}{i}.{rest}'),
     ),
 }
 KERNELS = {
@@ -74,11 +82,15 @@ class Layout:
         prefix = f', below {self.prefix}' if self.prefix else ''
         return f'{self.naming}, {KERNELS[self.kernels]}{prefix}'
 
-    def to_common(self, keys: Iterable[str]) -> dict[str, str]:
+    def to_common(self, keys: Iterable[str], pattern: re.Pattern[str] = BACKBONE) -> dict[str, str]:
         """Returns the common name of each of a file's `keys` that belongs to the backbone.
 
         All keys are needed at once: in the authors' older files a BNET's statistics have the names
         of a plain norm's.
+
+        Args:
+            keys: of the whole file.
+            pattern: what belongs to the backbone, `BACKBONE` or `ANY_BACKBONE`.
         """
         keys = [key for key in keys if key.startswith(self.prefix)]
         kernels = rename_kernels(keys)
@@ -86,7 +98,7 @@ class Layout:
             key: rename(kernels.get(key, key)[len(self.prefix) :], NAMINGS[self.naming])
             for key in keys
         }
-        return {key: name for key, name in names.items() if BACKBONE.fullmatch(name)}
+        return {key: name for key, name in names.items() if pattern.fullmatch(name)}
 
     def backbone(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the tensors of the backbone by common name."""

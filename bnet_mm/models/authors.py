@@ -15,6 +15,7 @@ FIELDS = {
     'at': r'(?:layer\d+\.\d+\.)?',
     'block': r'(?:.*\.)?layer\d+\.\d+',  # with whatever stands before
     'i': r'\d',
+    'norm': 'bn|gn|sn|in',  # as the libraries abbreviate batch norm and the others
     'affine': 'weight|bias',
     'statistic': STATISTICS,
     'rest': '.*',
