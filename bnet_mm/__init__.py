@@ -4,6 +4,8 @@ With torch alone this gives the layers and `enhance`. Where mmengine is installe
 package also makes `norm_cfg=dict(type='BNET', k=5)` work in every OpenMMLab library.
 """
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 
 from bnet_mm.layers import BNET, GNET, INET, SNET, SyncBNET

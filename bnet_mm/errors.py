@@ -1,5 +1,7 @@
 """The one exception for wrong input from a user."""
 
+from __future__ import annotations
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: an argument, a config entry, a file, a missing package.

@@ -7,6 +7,8 @@ tools/analyze.py errors bn.bbox.json bnet3.bbox.json --annotations instances_val
 tools/analyze.py curves work_dirs/faster_rcnn_r50_bn_fpn_1x work_dirs/faster_rcnn_r50_bnet5_fpn_1x
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path

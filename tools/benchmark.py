@@ -7,6 +7,8 @@ tools/benchmark.py --only inference --config configs/faster_rcnn_r50_bnet5_fpn_1
 Layers need torch alone, training torchvision, and inference the OpenMMLab libraries.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys

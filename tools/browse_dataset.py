@@ -3,6 +3,8 @@
 tools/browse_dataset.py configs/pspnet_r50_bnet3_d8_512x1024_40k_cityscapes.py --out seen
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from bnet_mm.engine.browse import browse

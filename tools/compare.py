@@ -4,6 +4,8 @@ tools/compare.py work_dirs/resnet20_bn_cifar10 work_dirs/resnet20_bnet3_cifar10 
 tools/compare.py runs/bn_seed* runs/bnet3_seed*     # work dirs of one config count as its seeds
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 

@@ -4,6 +4,8 @@ tools/complexity.py configs/faster_rcnn_r50_bnet5_fpn_1x.py
 tools/complexity.py --paper --markdown
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 

@@ -4,6 +4,8 @@ tools/convert_checkpoint.py R50_BNET-5.pth r50_bnet5.pth --verify
 tools/convert_checkpoint.py resnet50-11ad3fa6.pth r50_bnet5.pth --k 5
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 
@@ -75,7 +77,7 @@ def main() -> None:
                 sys.exit(1)
         if args.dry_run:
             return
-        meta = contents.meta | {'bnet_mm': provenance(args.source, conversion)}
+        meta = dict(contents.meta, bnet_mm=provenance(args.source, conversion))
         path = write_checkpoint(
             {'meta': meta, 'state_dict': conversion.state}, args.target, args.force
         )

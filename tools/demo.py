@@ -1,5 +1,7 @@
 """Trains, evaluates and shows a small BNET detector: what `make demo` runs."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 

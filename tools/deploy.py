@@ -4,6 +4,8 @@ tools/deploy.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth detector.pt
 tools/deploy.py pspnet.py iter_40000.pth segmentor.pth --shape 512 1024 --image street.png
 """
 
+from __future__ import annotations
+
 from bnet_mm.deploy.deployment import deploy
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config

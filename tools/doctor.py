@@ -4,6 +4,8 @@ tools/doctor.py configs/faster_rcnn_r50_bnet5_fpn_1x.py
 tools/doctor.py my_config.py work_dirs/my_config/epoch_12.pth --json
 """
 
+from __future__ import annotations
+
 from bnet_mm.analysis.doctor import examine
 from bnet_mm.engine.command_line import config_parser, parsed
 from bnet_mm.engine.config import load_config

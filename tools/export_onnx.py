@@ -4,6 +4,8 @@ tools/export_onnx.py pspnet.py iter_40000.pth pspnet.onnx --static --shape 512 1
 tools/export_onnx.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth r50.onnx --part backbone
 """
 
+from __future__ import annotations
+
 from bnet_mm.deploy.onnx import export_onnx
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config

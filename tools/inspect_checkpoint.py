@@ -3,6 +3,8 @@
 tools/inspect_checkpoint.py R50_BNET-5.pth
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 

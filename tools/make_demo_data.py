@@ -4,6 +4,8 @@ tools/make_demo_data.py coco --out data        # writes data/coco
 tools/make_demo_data.py all --out data         # data/coco, cityscapes, imagenet, ...
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 

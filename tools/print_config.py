@@ -3,6 +3,8 @@
 tools/print_config.py configs/faster_rcnn_r50_bnet5_fpn_1x.py --cfg-options data_root=photos
 """
 
+from __future__ import annotations
+
 from bnet_mm.engine.command_line import config_parser, parsed
 from bnet_mm.engine.config import load_config
 

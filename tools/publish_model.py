@@ -3,6 +3,8 @@
 tools/publish_model.py work_dirs/faster_rcnn_r50_bnet5_fpn_1x/epoch_12.pth faster_rcnn_r50_bnet5.pth
 """
 
+from __future__ import annotations
+
 import argparse
 
 from bnet_mm.checkpoint import publish

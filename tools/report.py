@@ -4,6 +4,8 @@ tools/report.py work_dirs/faster_rcnn_r50_bn_fpn_1x work_dirs/faster_rcnn_r50_bn
 tools/report.py runs/bn_seed* runs/bnet3_seed* --out seeds.html --skip speed --images street.jpg
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path

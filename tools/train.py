@@ -3,6 +3,8 @@
 tools/train.py configs/faster_rcnn_r50_bnet5_fpn_1x.py --work-dir work_dirs/r50_bnet5
 """
 
+from __future__ import annotations
+
 from bnet_mm.engine.command_line import add_run_arguments, config_parser, parsed
 from bnet_mm.engine.config import load_config, set_run_options
 from bnet_mm.engine.launch import train

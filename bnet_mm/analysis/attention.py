@@ -1,5 +1,7 @@
 """Where a network looks: attention maps of each stage's last block, as in the paper's figure 5."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,7 +112,7 @@ def _grad_cam(model: nn.Module, x: Tensor, layers: Sequence[str], label: int | N
         maps.append(values.detach()[:, 0].cpu())
     share = shares[0, chosen].item()
     return [
-        Seen(chosen, share, [Attention(layer, m[i]) for layer, m in zip(layers, maps, strict=True)])
+        Seen(chosen, share, [Attention(layer, m[i]) for layer, m in zip(layers, maps)])
         for i in range(len(x))
     ]
 

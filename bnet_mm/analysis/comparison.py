@@ -1,5 +1,7 @@
 """Compares trainings that differ by their norm, over seeds, and gives the paper's difference."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
@@ -10,6 +12,7 @@ import yaml
 
 from bnet_mm.analysis.runs import Run
 from bnet_mm.errors import InputError
+from bnet_mm.text import without_suffix
 
 # mmengine's names of what the paper reports, how the metafiles call it, and what makes it percent.
 PAPER = {
@@ -150,7 +153,7 @@ def _values(group: Group, metric: str, when: str) -> dict[int, float]:
     seeds = [run.seed for run in group.runs]
     keys = range(len(seeds)) if None in seeds else seeds
     values = {}
-    for key, run in zip(keys, group.runs, strict=True):
+    for key, run in zip(keys, group.runs):
         factor = PAPER.get(metric, ('', 1))[1]
         series = run.loss() if metric == LOSS else run.series(metric)
         if series:
@@ -186,9 +189,8 @@ def papers_figures(configs: Path) -> dict[str, dict[str, float]]:
         for model in yaml.safe_load(file.read_text())['Models']:
             metrics = {}
             for result in model.get('Results', []):
-                metrics |= {
-                    key.removesuffix(' (paper)'): value for key, value in result['Metrics'].items()
-                }
+                for key, value in result['Metrics'].items():
+                    metrics[without_suffix(key, ' (paper)')] = value
             found[model['Name']] = metrics
     return found
 

@@ -1,9 +1,11 @@
 """What a config's model costs, beside its BN baseline and beside the paper's figures."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -50,7 +52,7 @@ class Complexity:
     macs: int
     flops: int
 
-    def __sub__(self, other: 'Complexity') -> 'Complexity':
+    def __sub__(self, other: Complexity) -> Complexity:
         return Complexity(
             self.parameters - other.parameters,
             self.trained - other.trained,
@@ -174,12 +176,12 @@ def paper_costs(configs: str | Path) -> Iterator[CostRow]:
         yield CostRow(name, row['norm'], ours.shape, ours.cost, ours.over_bn, row)
 
 
-@cache
+@lru_cache(maxsize=None)
 def _shipped(path: str) -> CostRow:
     return config_costs(path, None, None)
 
 
-@cache
+@lru_cache(maxsize=None)
 def _paper_rows() -> list[dict]:
     return yaml.safe_load(PAPER_COSTS.read_text())
 

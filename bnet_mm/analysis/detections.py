@@ -1,5 +1,7 @@
 """COCO annotation files and result files of detectors: read, checked, and written by a test."""
 
+from __future__ import annotations
+
 import json
 import math
 from contextlib import redirect_stdout
@@ -14,6 +16,7 @@ from bnet_mm.engine.data.failures import build_dataset
 from bnet_mm.engine.launch import test
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import load_model
+from bnet_mm.text import without_prefix
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def detect(
 def _coco_metric(cfg: Config) -> dict:
     evaluators = cfg.get('test_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-        kind = str(evaluator.get('type')).removeprefix('mmdet.')
+        kind = without_prefix(str(evaluator.get('type')), 'mmdet.')
         if kind == 'CocoMetric' and evaluator.get('ann_file'):
             return evaluator
     raise InputError(

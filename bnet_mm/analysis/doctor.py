@@ -1,5 +1,7 @@
 """Examines each BNET of a model: what it is, how it will train, and what usually goes wrong."""
 
+from __future__ import annotations
+
 import copy
 import os
 from collections import Counter
@@ -87,7 +89,7 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
     model.train()  # norm_eval and frozen_stages take effect here
     groups = _groups(optimizer)
     positions = _positions(model)
-    norms, others = [], Counter[str]()
+    norms, others = [], Counter()
     for name, module in named_norms(model):
         if isinstance(module, EnhancedNorm):
             norms.append(_facts(name, module, positions.get(name, '-'), groups))

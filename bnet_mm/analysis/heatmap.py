@@ -1,5 +1,7 @@
 """Where BNET enhances: the heat maps of the paper's section 4.6 and figure 4."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch

@@ -1,5 +1,7 @@
 """Reads the images and video frames that analyses run on, and resizes them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Selects the layers of a network to analyze: named ones, or the last of each stage."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,5 +1,7 @@
 """Statistics of the kernels that a model learnt, and its effective receptive field."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

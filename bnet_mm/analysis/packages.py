@@ -1,5 +1,7 @@
 """Checks for the optional packages of single analyses."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 
 from bnet_mm.errors import InputError

@@ -1,5 +1,7 @@
 """Models on a command line: pairs of a config and a checkpoint; the first is the baseline."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,7 @@ def pairs_of(arguments: Sequence[str], options: dict | None) -> list[Pair]:
     configs, checkpoints = arguments[::2], arguments[1::2]
     stems = [Path(config).stem for config in configs]
     pairs: list[Pair] = []
-    for stem, config, checkpoint in zip(stems, configs, checkpoints, strict=True):
+    for stem, config, checkpoint in zip(stems, configs, checkpoints):
         name = stem if stems.count(stem) == 1 else f'{stem}, {Path(checkpoint).stem}'
         if name in (pair.name for pair in pairs):
             name = f'{name} ({len(pairs) + 1})'

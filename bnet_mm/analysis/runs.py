@@ -1,5 +1,7 @@
 """Reads the work dir of a training: scalars, config, seed."""
 
+from __future__ import annotations
+
 import ast
 import hashlib
 import json
@@ -10,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from bnet_mm.errors import InputError
+from bnet_mm.text import without_prefix
 
 # Entries of a record that are no result of the training.
 BOOKKEEPING = {'step', 'iter', 'epoch', 'time', 'data_time', 'lr', 'memory', 'base_lr'}
@@ -212,7 +215,7 @@ def _norm(cfg: Config) -> str:
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     norm_cfg = backbone.get('norm_cfg') or {}
     default = 'BN' if any(k in str(backbone.get('type')) for k in BN_BY_DEFAULT) else '-'
-    kind = str(norm_cfg.get('type', default)).removeprefix('Sync')
+    kind = without_prefix(str(norm_cfg.get('type', default)), 'Sync')
     return f'{kind}-{norm_cfg.get("k", 3)}' if kind.endswith(('NET', 'Conv')) else kind
 
 

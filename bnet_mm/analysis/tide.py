@@ -1,8 +1,10 @@
 """What each kind of error costs a detector in AP, by tidecv (TIDE; paper, table 14)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,7 @@ from bnet_mm.analysis.packages import need
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import load_model
+from bnet_mm.text import without_suffix
 
 PAPER_ERRORS = Path(__file__).with_name('paper_errors.yml')
 # Table 14's columns by tidecv's names; it also has errors of class and place at once ('Both') and
@@ -125,11 +128,11 @@ def errors_of_files(results: Sequence[str], annotations: str) -> list[ErrorRow]:
         InputError: a file cannot be used.
     """
     truth = read_annotations(annotations)
-    names = [Path(file).name.removesuffix('.json') for file in results]
+    names = [without_suffix(Path(file).name, '.json') for file in results]
     if len(set(names)) < len(names):
         names = list(map(str, results))
     rows = []
-    for name, file in zip(names, results, strict=True):
+    for name, file in zip(names, results):
         rows += analyze_errors(name, truth, read_detections(file, truth))
     return rows
 
@@ -152,7 +155,7 @@ def errors_of_models(pairs: Sequence[Pair], keep: Path | None = None) -> list[Er
         load_model(cfg, pair.checkpoint)
     rows = []
     with TemporaryDirectory() as temporary:
-        for pair, truth in zip(pairs, truths, strict=True):
+        for pair, truth in zip(pairs, truths):
             prefix = (keep or Path(temporary)) / pair.name
             files, _ = detect(pair.read_config(), pair.config, pair.checkpoint, prefix)
             rows += errors_of_detections(pair.name, files, truth)
@@ -162,7 +165,7 @@ def errors_of_models(pairs: Sequence[Pair], keep: Path | None = None) -> list[Er
 def errors_of_detections(name: str, files: Sequence[Path], truth: Annotations) -> list[ErrorRow]:
     """Returns the errors in what `detect` wrote: boxes in the first file, masks in a second."""
     rows = []
-    for file, kind in zip(files, KINDS, strict=False):
+    for file, kind in zip(files, KINDS):
         rows += analyze_errors(name, truth, read_detections(file, truth), (kind,))
     return rows
 
@@ -174,10 +177,9 @@ def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> di
     truth, found = _truth(annotations, mode), _found(annotations, detections, mode)
     if not found.annotations:
         # tidecv divides by the number of classes that are left, which is none.
-        return dict.fromkeys(('AP', 'AP50', *COLUMNS.values()), 0.0) | {
-            'E_miss': 100.0,
-            'E_FN': 100.0,
-        }
+        values = dict.fromkeys(('AP', 'AP50', *COLUMNS.values()), 0.0)
+        values.update(E_miss=100.0, E_FN=100.0)
+        return values
     # Runs and not tidecv's TIDE, which makes a folder in the user's home, restyles matplotlib and
     # keeps all ten runs, gigabytes of them for COCO.
     aps = []
@@ -196,7 +198,7 @@ def _tide(annotations: Annotations, detections: Sequence[dict], mode: str) -> di
             run = of_threshold
     values = {'AP': sum(aps) / len(aps), 'AP50': run.ap}
     errors = {**run.fix_main_errors(), **run.fix_special_errors()}
-    values |= {COLUMNS[kind.short_name]: float(value) for kind, value in errors.items()}
+    values.update({COLUMNS[kind.short_name]: float(value) for kind, value in errors.items()})
     return values
 
 
@@ -260,6 +262,6 @@ def _fill(lengths: Sequence[object], pixels: int) -> bool:
     return all(isinstance(n, int) and n >= 0 for n in lengths) and sum(lengths) == pixels
 
 
-@cache
+@lru_cache(maxsize=None)
 def _papers_errors() -> dict[str, dict[str, float]]:
     return yaml.safe_load(PAPER_ERRORS.read_text())

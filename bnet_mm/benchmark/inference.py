@@ -1,5 +1,7 @@
 """The forward pass of configs' models, before and after deployment."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from statistics import median
@@ -101,12 +103,10 @@ def compare_configs(
     times = interleave(jobs, rounds, device)
     for (i, state), of_job in times.items():
         over = ratio(of_job, times[0, ''])
-        measured[i] |= {
-            f'{state}seconds': median(of_job),
-            f'{state}ratio': over.median,
-            f'{state}ratio_low': over.low,
-            f'{state}ratio_high': over.high,
-        }
+        measured[i][f'{state}seconds'] = median(of_job)
+        measured[i][f'{state}ratio'] = over.median
+        measured[i][f'{state}ratio_low'] = over.low
+        measured[i][f'{state}ratio_high'] = over.high
     return measured
 
 

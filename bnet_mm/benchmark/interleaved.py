@@ -1,5 +1,7 @@
 """Times jobs in turn, so that whatever slows the machine for a while slows all of them."""
 
+from __future__ import annotations
+
 import gc
 import statistics
 import time
@@ -52,7 +54,7 @@ def interleave(
 
 def ratio(times: list[float], baseline: list[float]) -> Ratio:
     """Returns the ratios of times that were taken in the same rounds."""
-    ratios = [a / b for a, b in zip(times, baseline, strict=True)]
+    ratios = [a / b for a, b in zip(times, baseline)]
     if len(ratios) == 1:
         return Ratio(ratios[0], ratios[0], ratios[0])
     low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')

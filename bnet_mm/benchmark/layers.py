@@ -1,5 +1,7 @@
 """One layer, forward and backward, on the feature maps where BNET stands."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from bnet_mm.benchmark.interleaved import Ratio, interleave, ratio
 from bnet_mm.benchmark.peers import BN, COMPILED, OURS, TWO_LINES, layer
+from bnet_mm.text import without_prefix
 
 # Position C of a ResNet-50's four stages, two images of 1333x800 (paper, section 4.1).
 DETECTION_SITES = ((2, 256, 200, 334), (2, 512, 100, 167), (2, 1024, 50, 84), (2, 2048, 25, 42))
@@ -96,7 +99,7 @@ def layer_costs(
         kept = {p: saved_bytes(module, x) for p, module in layers.items()} if training else None
         yield LayerRow(
             mode=mode,
-            dtype=str(dtype).removeprefix('torch.'),
+            dtype=without_prefix(str(dtype), 'torch.'),
             shape=tuple(shape),
             k=k,
             memory_format=memory_format,

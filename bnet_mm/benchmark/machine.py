@@ -1,5 +1,7 @@
 """Describes the machine of a measurement."""
 
+from __future__ import annotations
+
 import datetime
 import os
 import platform

@@ -1,5 +1,7 @@
 """Whole networks: the rows of their times, and a training step of a torchvision classifier."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product

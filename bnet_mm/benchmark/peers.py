@@ -1,5 +1,7 @@
 """What is compared: plain batch normalization, the reference implementation (two lines), BNET."""
 
+from __future__ import annotations
+
 import copy
 
 from torch import Tensor, nn
@@ -46,6 +48,6 @@ def model_with(peer: str, model: nn.Module) -> nn.Module:
             new.bn.load_state_dict(norm.norm.state_dict())
             new.bnconv.load_state_dict(norm.dw.state_dict())
         else:
-            new.load_state_dict(norm.norm.state_dict(), strict=False)
+            new.load_state_dict(norm.norm.state_dict())
         model.set_submodule(name, new)
     return model

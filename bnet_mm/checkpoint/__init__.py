@@ -16,6 +16,8 @@ Why a file was refused, in the order in which it passes these modules:
 `inspection` examines values, `training` finds the checkpoint to resume from and publishes one.
 """
 
+from __future__ import annotations
+
 from bnet_mm.checkpoint.adapt import adapt
 from bnet_mm.checkpoint.contents import Contents, contents_of
 from bnet_mm.checkpoint.conversion import Conversion, convert, provenance

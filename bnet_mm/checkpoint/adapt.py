@@ -1,5 +1,7 @@
 """Translates the names in a checkpoint to a network's own, when it is loaded."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
@@ -11,6 +13,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.layers.depthwise import said_dilation
 from bnet_mm.models.authors import rename_kernels
+from bnet_mm.text import without_prefix, without_suffix
 
 
 def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
@@ -57,10 +60,10 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
     for key, name in _inner_names(state, theirs).items():
         if name in places:
             names[key] = places[name]
-    names |= classifier
+    names.update(classifier)
     metadata = dict(getattr(state, '_metadata', None) or {})
     for key in [key for key in state if key.endswith('.dw.weight')]:  # which an undilated one lacks
-        old, new = (name.removesuffix('.weight') for name in (key, names.get(key, key)))
+        old, new = (without_suffix(name, '.weight') for name in (key, names.get(key, key)))
         names[f'{old}.dilation'] = f'{new}.dilation'
         if old in metadata:
             metadata[new] = metadata[old]
@@ -80,7 +83,7 @@ def _loadable(model: nn.Module) -> list[str]:
     """Returns the names that `model` loads: a BNET also takes a plain norm's."""
     keys = list(model.state_dict())
     for site, norm in named_norms(model, EnhancedNorm, repeated=True):
-        plain = (name.removeprefix('norm.').removeprefix('dw.') for name in norm.state_dict())
+        plain = (without_prefix(without_prefix(name, 'norm.'), 'dw.') for name in norm.state_dict())
         keys += [f'{site}.{name}' for name in plain]
     return keys
 
@@ -88,18 +91,19 @@ def _loadable(model: nn.Module) -> list[str]:
 def _inner_names(keys: Iterable[str], layout: Layout) -> dict[str, str]:
     """Returns what each key below the backbone's prefix is called there, by common name if any."""
     keys = [key for key in keys if key.startswith(layout.prefix)]
-    return {key: key[len(layout.prefix) :] for key in keys} | layout.to_common(keys, ANY_BACKBONE)
+    inner = {key: key[len(layout.prefix) :] for key in keys}
+    return {**inner, **layout.to_common(keys, ANY_BACKBONE)}
 
 
 def _classifier(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], theirs: Layout
 ) -> dict[str, str]:
     """Returns where the model has its classifier, for a checkpoint that has one of its shape."""
-    outer = theirs.prefix.removesuffix('backbone.')
+    outer = without_suffix(theirs.prefix, 'backbone.')
     places = {match[1]: key for key in own if (match := CLASSIFIER.fullmatch(key))}
     names = {}
     for key, value in state.items():
-        match = CLASSIFIER.fullmatch(key.removeprefix(outer))
+        match = CLASSIFIER.fullmatch(without_prefix(key, outer))
         place = places.get(match[1]) if match else None
         if place is not None and own[place].shape == value.shape:
             names[key] = place

@@ -3,6 +3,8 @@
 Every `state` here is a backbone's, under the common names (see `bnet_mm.checkpoint.layouts`).
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from bnet_mm.errors import InputError
 from bnet_mm.models.blocks import BASIC_BLOCK, BOTTLENECK, LETTERS
+from bnet_mm.text import without_prefix
 
 DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ('basic', (2, 2, 2, 2)): 18,
@@ -215,7 +218,7 @@ def _outline(names: Iterable[str]) -> tuple[str, tuple[int, ...], str]:
     """Returns kind of block, number of blocks in each stage, and what the stem consists of."""
     names = set(names)
     places = {found[0] for name in names if (found := re.match(r'layer\d+\.\d+(?=\.)', name))}
-    blocks = Counter(int(place.partition('.')[0].removeprefix('layer')) for place in places)
+    blocks = Counter(int(without_prefix(place.partition('.')[0], 'layer')) for place in places)
     return (
         'bottleneck' if any('.0.conv3.' in name for name in names) else 'basic',
         tuple(blocks[stage] for stage in sorted(blocks)),

@@ -1,5 +1,7 @@
 """Atomic writes: a file appears whole or not at all."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The parts of a checkpoint: the weights, the metadata, and what is dropped."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch

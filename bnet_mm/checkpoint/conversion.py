@@ -1,5 +1,7 @@
 """Converts a checkpoint: renames its tensors for another library, turns BN into BNET and back."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +18,7 @@ from bnet_mm.checkpoint.layouts import BLOCK, CLASSIFIER, Layout, detect_layout
 from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
 from bnet_mm.layers.depthwise import check_kernel, dirac_kernel, said_dilation
+from bnet_mm.text import without_prefix, without_suffix
 from bnet_mm.version import __version__
 
 # Whose names can be written: their naming (see `bnet_mm.checkpoint.layouts`), and where a whole
@@ -148,9 +151,10 @@ def convert(
     others, dropped, unexplained = _others(contents, layout, backbone, to, what)
     converted = {target.from_common(name): value for name, value in state.items()}
     _check_once([*converted, *others.values()])
-    renamed = {key: target.from_common(name) for key, name in backbone.items()} | others
+    renamed = {**{key: target.from_common(name) for key, name in backbone.items()}, **others}
+    kept = {new: _own_memory(contents.state[key]) for key, new in others.items()}
     return Conversion(
-        state=converted | {new: _own_memory(contents.state[key]) for key, new in others.items()},
+        state={**converted, **kept},
         to=to,
         prefix=target.prefix,
         layout=layout,
@@ -159,7 +163,7 @@ def convert(
         kernels=kernel_sizes(state),
         dilations=_dilations(state),
         renamed={key: new for key, new in renamed.items() if key != new},
-        dropped=contents.dropped | dropped,
+        dropped={**contents.dropped, **dropped},
         unexplained=contents.unexplained + unexplained,
         notes=notes,
     )
@@ -182,7 +186,7 @@ def provenance(source: str | Path, conversion: Conversion) -> dict[str, str]:
 def kernel_sizes(state: dict[str, Tensor]) -> dict[str, int]:
     """Returns the kernel size of each BNET, by the common name of its norm (`layer1.0.bn3`)."""
     return {
-        name.removesuffix('.dw.weight'): value.shape[-1]
+        without_suffix(name, '.dw.weight'): value.shape[-1]
         for name, value in state.items()
         if name.endswith('.dw.weight') and value.ndim == 4
     }
@@ -256,12 +260,12 @@ def _others(
     dropped: dict[str, str] = {}
     unexplained = []
     place = DESTINATIONS[to][1]
-    outer = layout.prefix.removesuffix('backbone.')
+    outer = without_suffix(layout.prefix, 'backbone.')
     in_a_model = layout.prefix != outer
     for key in contents.state:
         if key in backbone:
             continue
-        name = key.removeprefix(outer)
+        name = without_prefix(key, outer)
         classifier = CLASSIFIER.fullmatch(name)
         if not classifier and (not in_a_model or key.startswith(layout.prefix)):
             unexplained.append(key)
@@ -322,7 +326,7 @@ def _check_types(state: dict[str, Tensor]) -> list[str]:
                 f'{name} holds {value.dtype} numbers, and weights are floating-point: is the '
                 f'checkpoint quantized? Convert the one it was made from'
             )
-    types = Counter(str(value.dtype).removeprefix('torch.') for value in weights.values())
+    types = Counter(without_prefix(str(value.dtype), 'torch.') for value in weights.values())
     if list(types) == ['float32']:
         return []
     shown = ', '.join(f'{count} tensors of {dtype}' for dtype, count in types.items())

@@ -1,5 +1,7 @@
 """What a checkpoint holds, and how far its BNETs are from plain batch normalization."""
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.layouts import detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.models.authors import rename_kernels
+from bnet_mm.text import without_prefix, without_suffix
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def inspect_checkpoint(contents: Contents) -> Inspection:
     renamed = rename_kernels(contents.state)
     state = {renamed.get(key, key): value for key, value in contents.state.items()}
     kernels = {
-        name.removesuffix('.dw.weight'): value
+        without_suffix(name, '.dw.weight'): value
         for name, value in state.items()
         if name.endswith('.dw.weight') and value.ndim == 4 and 0 not in value.shape
     }
@@ -68,7 +71,7 @@ def inspect_checkpoint(contents: Contents) -> Inspection:
         layout=shown,
         tensors=len(state),
         values=sum(value.numel() for value in state.values()),
-        types=Counter(str(value.dtype).removeprefix('torch.') for value in state.values()),
+        types=Counter(without_prefix(str(value.dtype), 'torch.') for value in state.values()),
         plain_norms=sum(name.endswith('running_mean') for name in state) - len(kernels),
         kernels=kernels,
         odd=[finding for name, value in state.items() for finding in _odd(name, value)],

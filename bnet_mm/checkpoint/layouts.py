@@ -5,6 +5,8 @@ OpenMMLab's `stem.N` for a stem of three convolutions, and this package's for BN
 `layer1.0.bn3.dw.weight` and `layer1.0.bn3.norm.running_mean`.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

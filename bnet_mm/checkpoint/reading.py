@@ -4,6 +4,8 @@ torch's `weights_only` unpickler reads, with the classes of `ALLOWED` beside its
 not say what to do, so a file is checked before, and one that it refuses is examined afterwards.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import pickle

@@ -4,6 +4,8 @@ It shares no code with the conversion that it checks: it has its own view of the
 neither this package's layer nor any library's network.
 """
 
+from __future__ import annotations
+
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,5 +1,7 @@
 """The checkpoints of a training: which one to resume from, and what of one to publish."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from bnet_mm.checkpoint.contents import contents_of

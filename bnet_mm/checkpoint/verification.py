@@ -1,7 +1,9 @@
 """Proves that a converted checkpoint computes, in its new network, what the source computed."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from bnet_mm.checkpoint.conversion import Conversion
 from bnet_mm.checkpoint.reference import reference_stages
 from bnet_mm.errors import InputError
 from bnet_mm.models.placement import enhance
+from bnet_mm.text import without_prefix
 
 # Of float64 sums over thousands of terms, relative to the stage's largest value.
 TOLERANCE = 1e-9
@@ -75,7 +78,7 @@ def verify(source: dict[str, Tensor], conversion: Conversion) -> list[StageDiffe
         else:
             outputs = _library_stages(conversion, conversion.library, images)
     differences = []
-    for stage, (ours, theirs) in enumerate(zip(outputs, expected, strict=True), 1):
+    for stage, (ours, theirs) in enumerate(zip(outputs, expected), 1):
         if ours.shape != theirs.shape:
             raise InputError(
                 f'stage {stage} gives {tuple(ours.shape)} in the new network and '
@@ -121,7 +124,7 @@ def _library_stages(conversion: Conversion, library: str, images: Tensor) -> lis
     state = {key: v for key, v in net.state_dict().items() if key.endswith('num_batches_tracked')}
     for key, value in conversion.state.items():
         if key.startswith(conversion.prefix) and not key.startswith('fc.'):
-            state[key.removeprefix(conversion.prefix)] = value
+            state[without_prefix(key, conversion.prefix)] = value
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -154,6 +157,6 @@ def _build_torchvision(arch: Architecture, placement: Placement | None) -> nn.Mo
 
 
 # Builds a library's backbone, with BNET where it is placed; None is plain batch normalization.
-Builder = Callable[[Architecture, Placement | None], nn.Module]
+Builder = Callable[[Architecture, Optional[Placement]], nn.Module]
 # The rooms above add the libraries that they know.
 BUILDERS: dict[str, Builder] = {'torchvision': _build_torchvision}

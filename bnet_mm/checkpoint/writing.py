@@ -1,5 +1,7 @@
 """Writes a checkpoint file atomically, and hashes files."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Small drawn datasets in the layouts of the real ones, for a first run without any download."""
 
+from __future__ import annotations
+
 from bnet_mm.demo.layouts import (
     write_cityscapes,
     write_coco,

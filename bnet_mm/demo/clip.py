@@ -1,5 +1,7 @@
 """Draws short clips of a person doing something."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Writes a drawn dataset as a whole folder or not at all, and never over something else."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable

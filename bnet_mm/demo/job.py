@@ -1,5 +1,7 @@
 """The demo: drawn data, training, evaluation and an image of detections, from one config."""
 
+from __future__ import annotations
+
 import time
 import warnings
 from pathlib import Path

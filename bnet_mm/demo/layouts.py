@@ -5,6 +5,8 @@ is, and an interrupted writing leaves nothing (see `bnet_mm.demo.folder`). Every
 `InputError` where the folder holds something else.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path

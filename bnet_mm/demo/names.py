@@ -1,5 +1,7 @@
 """Names and ids of the classes of the real datasets, as far as their files need them."""
 
+from __future__ import annotations
+
 # COCO's 80 categories in order; its ids run from 1 to 90 and leave ten of them out.
 _COCO = (  # noqa: SIM905 (eighty quoted words are no easier to read)
     'person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, '
@@ -12,7 +14,7 @@ _COCO = (  # noqa: SIM905 (eighty quoted words are no easier to read)
     'refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush'
 ).split(', ')
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-COCO_IDS = dict(zip(_COCO, sorted(set(range(1, 91)) - _UNUSED), strict=True))
+COCO_IDS = dict(zip(_COCO, sorted(set(range(1, 91)) - _UNUSED)))
 COCO_DRAWN = ('sports ball', 'stop sign', 'kite', 'traffic light', 'clock', 'surfboard')
 
 # Ids of VOC's classes that are drawn.

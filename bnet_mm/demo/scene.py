@@ -1,5 +1,7 @@
 """Puts things into a scene, some behind others, and keeps the visible part of each."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import cv2
@@ -43,7 +45,7 @@ def draw_scene(
         whole = [(layer[..., 3] > 0.5).sum() for _, layer in placed]
         if all(
             mask.sum() >= max(MIN_VISIBLE * size, MIN_PIXELS)
-            for (_, mask), size in zip(objects, whole, strict=True)
+            for (_, mask), size in zip(objects, whole)
         ):
             return camera(rng, image), objects
 

@@ -1,5 +1,7 @@
 """Draws a street as a car's camera sees it, with the class and the instance of each pixel."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Textures that look like a photograph's: clouds of every size, uneven light, sensor noise."""
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 

@@ -1,5 +1,7 @@
 """A table of things to draw, each a few polygons and lines, and the brush that paints them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -147,7 +149,7 @@ THINGS: dict[str, Thing] = {
     'stop sign': [
         octagon('white', 1), octagon('red', 0.88),
         *(line('white', 0.07, *((x + left, 0.42 * y - 0.21) for x, y in letter))
-          for left, letter in zip((-0.7, -0.34, 0.05, 0.45), _STOP, strict=True)),
+          for left, letter in zip((-0.7, -0.34, 0.05, 0.45), _STOP)),
     ],
     'kite': [
         fill(color, start, end, (0, -0.25))

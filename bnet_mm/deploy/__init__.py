@@ -1,5 +1,7 @@
 """Folds a trained model for inference, and keeps the result in a file that holds no code."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 
 from bnet_mm.deploy.fusing import fuse

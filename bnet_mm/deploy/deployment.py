@@ -1,5 +1,7 @@
 """From a config and a checkpoint to the file of a folded model."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import cv2

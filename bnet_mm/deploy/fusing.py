@@ -1,5 +1,7 @@
 """Folds the norms of a trained model into its convolutions, and verifies the result."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -138,13 +140,13 @@ def _fold(fused: nn.Module, precise: nn.Module, recording: Recording, fusion: Fu
         tensors = [folded_tensors(conv, norm) for conv, _, _ in pieces]
         problems = [
             _piece_problem(conv, trained, exact, *folded, recording.inputs[c])
-            for (conv, trained, c), folded in zip(pieces, tensors, strict=True)
+            for (conv, trained, c), folded in zip(pieces, tensors)
         ]
         problem = next(filter(None, problems), None)
         if problem:
             fusion.left[name] = problem
             continue
-        for (conv, trained, _), folded in zip(pieces, tensors, strict=True):
+        for (conv, trained, _), folded in zip(pieces, tensors):
             set_tensors(conv, *folded)
             set_tensors(trained, *folded)
         replace(fused, norm, remains_of(norm))
@@ -258,7 +260,7 @@ def _checked_difference(
 def _largest_difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
     if len(outputs) != len(expected):
         return float('inf')
-    differences = [_difference(a, b) for a, b in zip(outputs, expected, strict=True)]
+    differences = [_difference(a, b) for a, b in zip(outputs, expected)]
     # Not max(): it passes over NaN.
     return torch.tensor(differences, dtype=torch.float64).max().item()
 

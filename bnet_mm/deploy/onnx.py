@@ -1,5 +1,7 @@
 """Writes trained models as ONNX and compares what onnxruntime makes of them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,8 +183,7 @@ def _difference(net: nn.Module, inputs: Tensor, file: Path) -> float | None:
     with torch.no_grad():
         ours = _as_tuple(net(inputs))
     return max(
-        ((torch.from_numpy(a) - b).abs().max() / b.abs().max()).item()
-        for a, b in zip(theirs, ours, strict=True)
+        ((torch.from_numpy(a) - b).abs().max() / b.abs().max()).item() for a, b in zip(theirs, ours)
     )
 
 

@@ -4,6 +4,8 @@ A config in a file may come from anyone. mmengine's registries take any dotted n
 call what they find; here each `type` must be the name of something registered.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from importlib import import_module
@@ -177,7 +179,7 @@ def _check_type(kind: object, where: str, names: dict[str, set[str]]) -> None:
         )
     scope, name = match.groups()
     if scope in LIBRARIES and find_spec(scope) is not None:
-        names = names | {scope: _registered(scope)[scope]}
+        names = {**names, scope: _registered(scope)[scope]}
     if not any(name in names.get(s, ()) for s in ([scope, ''] if scope else names)):
         raise InputError(
             f'{where}: {kind} is not registered; if it is your own, import its module first'

@@ -5,9 +5,12 @@ it convolves, or shares a convolution between norms, has the same children. Here
 real run is seen.
 """
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Callable
 
 import torch
 from torch import Tensor, nn

@@ -1,5 +1,7 @@
 """Saves and loads folded OpenMMLab models: tensors, and plain text that describes the modules."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, fields
 from pathlib import Path
 

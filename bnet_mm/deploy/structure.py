@@ -1,5 +1,7 @@
 """The modules of a folded model, and the description from which they are built again."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -96,7 +98,7 @@ class ResidualBlock(nn.Module):
         self.train(block.training)
 
     @classmethod
-    def of(cls, block: nn.Module, taps_class: type[nn.Module]) -> 'ResidualBlock | str':
+    def of(cls, block: nn.Module, taps_class: type[nn.Module]) -> ResidualBlock | str:
         """Returns `block` with its end joined, or why that cannot be done.
 
         Args:

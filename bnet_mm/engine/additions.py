@@ -5,6 +5,8 @@ Each addition has a switch in the config's entry `bnet_mm`, which a config or `-
 `bnet_mm=dict(exact_resume=False)`.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 
 from mmengine.config import Config

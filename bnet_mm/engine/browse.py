@@ -1,5 +1,7 @@
 """Draws samples as they leave the pipeline, with their labels."""
 
+from __future__ import annotations
+
 import textwrap
 import warnings
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """mmengine's CheckpointHook, which keeps the old checkpoint until the new one is written."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The command lines of `tools/`: options that they share, and how they end on wrong input."""
 
+from __future__ import annotations
+
 import argparse
 import os
 from collections.abc import Iterator

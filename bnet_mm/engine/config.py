@@ -1,5 +1,7 @@
 """Loads a config and merges the options of a command line, which mean what they do in mmdet."""
 
+from __future__ import annotations
+
 import ast
 import inspect
 import os

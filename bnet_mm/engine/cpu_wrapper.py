@@ -1,5 +1,7 @@
 """mmengine's wrapper for several processes, for networks with synchronized norms on CPUs."""
 
+from __future__ import annotations
+
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn

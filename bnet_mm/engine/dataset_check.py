@@ -1,5 +1,7 @@
 """Checks built datasets before the first step: masks, clips, and classes of the heads."""
 
+from __future__ import annotations
+
 import re
 
 from mmengine.dist import is_main_process

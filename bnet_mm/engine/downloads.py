@@ -4,6 +4,8 @@ Importing this module changes what mmengine's `CheckpointLoader` does with http 
 name it in `custom_imports` of the config that they run (`bnet_mm.engine.additions`).
 """
 
+from __future__ import annotations
+
 from mmengine.dist import barrier, get_dist_info
 from mmengine.runner import CheckpointLoader
 from torch.hub import load_state_dict_from_url

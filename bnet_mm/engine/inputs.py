@@ -1,5 +1,7 @@
 """Checks what a run needs before anything is built."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 from mmengine.config import Config

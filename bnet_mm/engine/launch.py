@@ -1,5 +1,7 @@
 """Runs a training or a test from its config."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy

@@ -1,5 +1,7 @@
 """Training in several processes on machines without GPUs."""
 
+from __future__ import annotations
+
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager

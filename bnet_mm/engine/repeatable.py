@@ -1,5 +1,7 @@
 """Makes the random numbers of every step a function of the seed and the step alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import numpy as np

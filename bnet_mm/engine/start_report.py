@@ -1,5 +1,7 @@
 """Logs the norms of a model, which of them train, and where the weights come from."""
 
+from __future__ import annotations
+
 from collections import Counter
 
 from mmengine.hooks import Hook

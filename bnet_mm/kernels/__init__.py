@@ -6,6 +6,8 @@ autograd and to `torch.compile`, `statistics` keeps running statistics and joins
 processes.
 """
 
+from __future__ import annotations
+
 from bnet_mm.kernels.backend import use
 
 __all__ = ['use']

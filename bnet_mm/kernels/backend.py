@@ -7,6 +7,8 @@ With `x_hat = (x - mean) * invstd`, the layer is `y = depthwise_kxk(x_hat) + bia
 A new back end is a module with the functions of `Backend`, and its name in `BACKENDS`.
 """
 
+from __future__ import annotations
+
 import os
 from importlib import import_module
 from typing import Protocol

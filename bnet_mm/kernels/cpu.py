@@ -5,8 +5,10 @@ It is optional: without a compiler the package installs all the same, and the la
 Feature maps are contiguous or channels_last, and copied where they are neither.
 """
 
+from __future__ import annotations
+
 import ctypes
-from functools import cache
+from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -23,7 +25,7 @@ TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3
 _REDUCE, _INPUT, _FROZEN = 1, 2, 4
 
 
-@cache
+@lru_cache(maxsize=None)
 def library() -> ctypes.CDLL | None:
     """Returns the loaded library, or None where none was built that runs on this CPU."""
     names = list(LIBRARIES.values())
@@ -58,7 +60,7 @@ def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
     return None
 
 
-@cache
+@lru_cache(maxsize=None)
 def _has_float16() -> bool:
     try:
         statistics(torch.zeros(1, 1, 1, 1, dtype=torch.float16))

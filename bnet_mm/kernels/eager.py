@@ -4,13 +4,16 @@ It keeps nothing but the input for the backward pass either: the normalized feat
 again.
 """
 
+from __future__ import annotations
+
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.amp import is_autocast_available
 from torch.nn.grad import conv2d_weight
+
+from bnet_mm.kernels.versions import is_autocast_available
 
 name = "torch's operators"
 

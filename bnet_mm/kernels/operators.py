@@ -1,4 +1,4 @@
-"""The layer's passes as one autograd function, and as operators for `torch.compile`.
+"""The layer's passes as one autograd function.
 
 For the backward pass the input, its statistics and the kernel are kept: what plain batch
 normalization keeps, and the kernel. The back end is chosen in the forward pass and carried to the
@@ -6,13 +6,16 @@ backward pass. Compiled code calls `torch.ops.bnet_mm`, and an operator chooses 
 code goes around the dispatcher, whose Python side costs more than a small feature map.
 """
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+import bnet_mm.kernels.compiled  # noqa: F401  (which compiled code calls)
 from bnet_mm.kernels.backend import choose
-from bnet_mm.kernels.eager import acc_dtype, dense
+from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS, is_compiling, is_dynamo_compiling
 
 
 def normalize_transform(
@@ -46,7 +49,7 @@ def transform(
     x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
 ) -> Tensor:
     """Returns `relu(depthwise_kxk(x) + bias + residual)`, for inference: it has no gradient."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return torch.ops.bnet_mm.transform(x, weight, bias, dilation, residual, relu)
     backend, _ = choose(x, weight.shape[-1], dilation)
     return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
@@ -59,12 +62,13 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
     forward-mode differentiation and tensor subclasses want operators that they know.
     """
     # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
-    exporting = getattr(torch.compiler, '_is_exporting_flag', False) or (
-        torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    exporting = getattr(getattr(torch, 'compiler', None), '_is_exporting_flag', False) or (
+        is_compiling() and not is_dynamo_compiling()
     )
-    watched = not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
+    watched = not is_compiling() and torch._C._len_torch_dispatch_stack() > 0
     return (
         not (torch.jit.is_tracing() or exporting or watched)
+        and (HAS_CUSTOM_OPERATORS or not is_compiling())
         and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
@@ -77,7 +81,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, mean, invstd, eps, dilation, residual):
         frozen, relu, var = mean is not None, residual is not None, None
-        if torch.compiler.is_compiling():
+        if is_compiling():
             ctx.backend = None
             if frozen:
                 y = torch.ops.bnet_mm.frozen(x, weight, bias, mean, invstd, dilation)
@@ -104,7 +108,7 @@ class _Layer(torch.autograd.Function):
         if y is not None:
             grad_output = torch.ops.aten.threshold_backward(grad_output, y, 0)
         args = grad_output, x, weight, mean, invstd, ctx.dilation, ctx.frozen
-        if torch.compiler.is_compiling():
+        if is_compiling():
             gradients = torch.ops.bnet_mm.backward(*args)
         elif torch.is_grad_enabled():  # the gradients' own gradients are wanted
             gradients = _Gradients.apply(*args, ctx.backend)
@@ -150,80 +154,3 @@ def _composed(x, weight, bias, mean, invstd, dilation, frozen):
         invstd = ((x - mean).square().mean((0, 2, 3), keepdim=True) + eps).rsqrt()
     padding = dilation * (weight.shape[-1] // 2)
     return F.conv2d((x - mean) * invstd, weight, bias, 1, padding, dilation, weight.shape[0])
-
-
-# What compiled code calls. Their gradients are those of `_Layer`, whose passes they are. A compiler
-# takes their word for strides and for memory that nothing else refers to: whatever back end runs,
-# a feature map is laid out as `_empty_like` says, and each result has memory of its own.
-
-
-def _empty_like(x: Tensor) -> Tensor:
-    return torch.empty_like(dense(x))
-
-
-def _laid_out(y: Tensor, x: Tensor) -> Tensor:
-    memory_format = torch.contiguous_format if dense(x).is_contiguous() else torch.channels_last
-    return y.contiguous(memory_format=memory_format)
-
-
-@torch.library.custom_op('bnet_mm::training', mutates_args=())
-def _training(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dilation: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    backend, _ = choose(x, weight.shape[-1], dilation)
-    y, mean, var, invstd = backend.forward_training(x, weight, bias, eps, dilation)
-    return _laid_out(y, x), _apart(mean), _apart(var), _apart(invstd)
-
-
-@torch.library.custom_op('bnet_mm::frozen', mutates_args=())
-def _frozen(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, dilation: int
-) -> Tensor:
-    backend, _ = choose(x, weight.shape[-1], dilation)
-    return _laid_out(backend.forward(x, weight, bias, mean, invstd, dilation), x)
-
-
-@torch.library.custom_op('bnet_mm::backward', mutates_args=())
-def _backward(
-    grad_output: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mean: Tensor,
-    invstd: Tensor,
-    dilation: int,
-    frozen: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    backend, _ = choose(x, weight.shape[-1], dilation)
-    args = grad_output, x, weight, mean, invstd, dilation, frozen
-    grad_x, grad_weight, grad_bias = backend.backward(*args)
-    return _laid_out(grad_x, x), _apart(grad_weight), _apart(grad_bias)
-
-
-@torch.library.custom_op('bnet_mm::transform', mutates_args=())
-def _transform(
-    x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
-) -> Tensor:
-    backend, _ = choose(x, weight.shape[-1], dilation)
-    return _laid_out(backend.forward(x, weight, bias, None, None, dilation, residual, relu), x)
-
-
-def _apart(t: Tensor) -> Tensor:
-    """Returns a small tensor, in memory of its own where it lay beside others."""
-    return t if t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes else t.clone()
-
-
-@_training.register_fake
-def _(x, weight, bias, eps, dilation):
-    return _empty_like(x), *(x.new_empty(x.shape[1], dtype=acc_dtype(x)) for _ in range(3))
-
-
-@_backward.register_fake
-def _(grad_output, x, weight, mean, invstd, dilation, frozen):
-    sums = (t.new_empty(t.shape, dtype=acc_dtype(x)) for t in (weight, mean))
-    return _empty_like(x), *sums
-
-
-@_frozen.register_fake
-@_transform.register_fake
-def _(x, *_):
-    return _empty_like(x)

@@ -4,6 +4,8 @@ Processes may have shares of a batch of different sizes, or empty ones; there is
 the forward and one in the backward pass, on a CPU too, where torch's SyncBatchNorm does not train.
 """
 
+from __future__ import annotations
+
 from math import prod
 from typing import Any
 

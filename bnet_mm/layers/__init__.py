@@ -1,5 +1,7 @@
 """The layers, as torch modules; they need torch alone."""
 
+from __future__ import annotations
+
 from bnet_mm.layers.bnet import BNET, SyncBNET
 from bnet_mm.layers.control import BNControl
 from bnet_mm.layers.depthwise import DepthwiseTransform

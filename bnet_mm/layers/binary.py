@@ -1,5 +1,7 @@
 """Binary activations and weights of Bi-Real Net (Liu et al., ECCV 2018), and their gradients."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable

@@ -1,5 +1,7 @@
 """BNET, batch normalization with an enhanced linear transformation."""
 
+from __future__ import annotations
+
 from torch import nn
 
 from bnet_mm.layers.enhanced import EnhancedNorm

@@ -1,5 +1,7 @@
 """The control experiment of the paper's table 11: BN, ReLU and a depthwise convolution."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ class BNControl(nn.Module):
         )
 
     @classmethod
-    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> 'BNControl':
+    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> BNControl:
         """Returns the control around an existing batch norm, which becomes its child."""
         where = dict(device=norm.weight.device, dtype=norm.weight.dtype)
         control = cls(norm.num_features, k, dilation, **where)

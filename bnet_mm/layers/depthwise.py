@@ -1,5 +1,7 @@
 """The k x k depthwise convolution that takes the place of a norm's scale and shift."""
 
+from __future__ import annotations
+
 import operator
 import warnings
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.operators import is_plain_call, transform
+from bnet_mm.kernels.versions import is_autocast_enabled
 
 
 def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
@@ -214,7 +217,7 @@ def _for_back_end(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor 
     return (
         is_plain_call(*tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
-        and not torch.is_autocast_enabled(input.device.type)
+        and not is_autocast_enabled(input.device.type)
         and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)
         and input.is_floating_point()
         and input.dim() == 4

@@ -6,6 +6,8 @@ whoever looks at the children themselves (hooks, tracers, another norm) gets the
 the same numbers.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,7 +78,7 @@ class EnhancedNorm(Owner):
         self.dw = DepthwiseTransform(num_features, k, dilation, device=device, dtype=dtype)
 
     @classmethod
-    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> 'EnhancedNorm':
+    def from_norm(cls, norm: Any, k: int = 3, dilation: int = 1) -> EnhancedNorm:
         """Returns the layer around an existing norm, which computes the same.
 
         The norm becomes the layer's child and loses its scale and shift to the kernel and its

@@ -4,6 +4,8 @@
 those of `EnhancedNorm`.
 """
 
+from __future__ import annotations
+
 from torch import nn
 
 from bnet_mm.errors import InputError

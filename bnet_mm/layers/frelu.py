@@ -1,5 +1,7 @@
 """Funnel activation, which also looks at an activation's neighbours (paper, section 3.3)."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 

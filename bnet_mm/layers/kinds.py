@@ -1,5 +1,7 @@
 """What counts as a norm, and the walk over all norms of a model."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 from torch import nn

@@ -11,9 +11,10 @@ Whoever folds the inner norm into a convolution by hand goes by its `affine`, wh
 gives no scale (`fuse_conv_bn_weights(..., None, None)`): the layer's kernel applies what is shown.
 """
 
+from __future__ import annotations
+
 # torch.jit.script leaves out what stands below the `else` of `is_scripting()`, and only that.
 # ruff: noqa: RET505
-
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class AffineView(Tensor):
     _gradient: Tensor | None
 
     @classmethod
-    def of(cls, parameter: Tensor, index: Any) -> 'AffineView':
+    def of(cls, parameter: Tensor, index: Any) -> AffineView:
         """Returns the view of `parameter[index]`."""
         view = parameter[index].as_subclass(cls)
         view._parameter = parameter
@@ -58,7 +59,7 @@ class AffineView(Tensor):
     def requires_grad(self, value: bool) -> None:
         self._parameter.requires_grad_(value)
 
-    def requires_grad_(self, requires_grad: bool = True) -> 'AffineView':
+    def requires_grad_(self, requires_grad: bool = True) -> AffineView:
         """Sets whether the parameter trains, all of it."""
         self._parameter.requires_grad_(requires_grad)
         return self

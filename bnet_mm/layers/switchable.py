@@ -1,5 +1,7 @@
 """Switchable normalization, which learns how to mix three kinds of statistics."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 
@@ -217,4 +219,4 @@ def _evaluated(
 
 def _mixture(weight: Tensor, *statistics: Tensor) -> Tensor:
     shares = weight.to(statistics[0].dtype).softmax(0)
-    return sum(share * value for share, value in zip(shares, statistics, strict=True))
+    return sum(share * value for share, value in zip(shares, statistics))

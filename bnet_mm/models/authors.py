@@ -4,9 +4,12 @@ Rules for names are pairs of templates, read in both directions: `{i}` stands fo
 other fields for what `FIELDS` says.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
+from typing import Tuple
 
 from torch import nn
 
@@ -20,7 +23,7 @@ FIELDS = {
     'statistic': STATISTICS,
     'rest': '.*',
 }
-Rules = tuple[tuple[str, str], ...]
+Rules = Tuple[Tuple[str, str], ...]
 
 # A BNET in the authors' files and here: since their release, and in their first detectors, where
 # its statistics have the names of a plain norm's.
@@ -54,7 +57,7 @@ def rename(name: str, rules: Rules, back: bool = False) -> str:
     return name
 
 
-@cache
+@lru_cache(maxsize=None)
 def _pattern(template: str) -> re.Pattern[str]:
     fields = {field: f'(?P<{field}>{pattern})' for field, pattern in FIELDS.items()}
     return re.compile(template.replace('.', r'\.').format(**fields))

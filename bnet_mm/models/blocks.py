@@ -5,6 +5,8 @@ after the 3x3 in the middle, C after the last one. A basic block has no B, and a
 block that does not expand has no A.
 """
 
+from __future__ import annotations
+
 from torch import nn
 
 from bnet_mm.layers import is_norm

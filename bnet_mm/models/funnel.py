@@ -1,5 +1,7 @@
 """Funnel activations in the place of a ResNet's ReLUs (paper, section 3.3)."""
 
+from __future__ import annotations
+
 from operator import attrgetter
 
 import torch.utils.checkpoint as checkpoint

@@ -1,5 +1,7 @@
 """Placement: replaces chosen norms of a built network by BNET."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 from torch import nn

@@ -4,6 +4,8 @@ Those of torchvision, timm and the OpenMMLab libraries. A block that overrides t
 (attention, splits, multiple scales) is not among them.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, cast
@@ -11,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bnet_mm.kernels.versions import is_compiling
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.layers.enhanced import has_global_hooks, has_hooks
 from bnet_mm.models.blocks import block_kind, norm_after_conv, positions_of
@@ -92,7 +95,7 @@ class JoinedEnd(Swapped):
 
     def _joinable(self, x: Tensor) -> Parts | None:
         if (
-            torch.compiler.is_compiling()
+            is_compiling()
             or torch.jit.is_tracing()
             or not isinstance(x, Tensor)  # torch.fx
             or (getattr(self, 'with_cp', False) and x.requires_grad)

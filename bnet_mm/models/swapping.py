@@ -4,7 +4,9 @@ Nothing stands on the instance: a copy, a pickle or a replica on another device 
 own modules, and what is put into the block later is seen.
 """
 
-from functools import cache
+from __future__ import annotations
+
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -42,7 +44,7 @@ def own_class(block: nn.Module) -> type[nn.Module]:
     return type(block).__bases__[1] if isinstance(block, Swapped) else type(block)
 
 
-@cache
+@lru_cache(maxsize=None)
 def _swapped(mixin: Any, own: Any) -> Any:
     # Under its own name: repr, reports and code that goes by names see the block they know.
     return type(own.__name__, (mixin, own), {'__module__': own.__module__})

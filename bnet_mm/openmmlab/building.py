@@ -4,6 +4,8 @@ It acts on configs of this package's norms and activations alone; everything els
 came. A library's registry inherits the function when it is made, as mmengine documents.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module

@@ -1,5 +1,7 @@
 """CIFAR-10 for MMPretrain from the published batches or from folders of images."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

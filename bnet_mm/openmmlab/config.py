@@ -1,5 +1,7 @@
 """The walk over the entries of a config."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 

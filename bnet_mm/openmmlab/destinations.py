@@ -1,5 +1,7 @@
 """Builds the backbone of a library that a converted checkpoint is for."""
 
+from __future__ import annotations
+
 from importlib import import_module
 
 from torch import nn
@@ -30,7 +32,7 @@ def backbone_config(library: str, arch: Architecture, placement: Placement | Non
     options = dict(type=kind, depth=arch.depth, norm_cfg=norm_cfg(placement))
     if arch.groups > 1:
         width = 'width_per_group' if library == 'mmpretrain' else 'base_width'
-        options |= {'groups': arch.groups, width: arch.base_width}
+        options.update({'groups': arch.groups, width: arch.base_width})
     for name, default in dict(
         base_channels=64, stem_channels=64, deep_stem=False, avg_down=False
     ).items():

@@ -3,6 +3,8 @@
 Each function closes one gap, names where it comes from and can be removed alone.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import sys

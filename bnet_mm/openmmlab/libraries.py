@@ -3,6 +3,8 @@
 A fifth library is one more row of `LIBRARIES`, and a module `backbones/<scope>.py`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Names at load time: what a checkpoint calls the tensors, and what the network does."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 
 import torch

@@ -1,5 +1,7 @@
 """Builds the model of a config, and loads a checkpoint into it."""
 
+from __future__ import annotations
+
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bnet_mm.checkpoint import Contents, adapt, contents_of, read_checkpoint
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import LIBRARIES, check_library, config_errors
 from bnet_mm.openmmlab.norm_cfg import check_norms
+from bnet_mm.text import without_prefix
 
 
 def build_model(cfg: Config, device: str | torch.device = 'cpu') -> nn.Module:
@@ -60,9 +63,9 @@ def load_model(
         raise InputError(f'the config is of no OpenMMLab library: default_scope is {scope!r}')
     contents = contents_of(read_checkpoint(checkpoint))
     model = revert_sync_batchnorm(build_model(cfg))
-    state = {name.removeprefix('module.'): value for name, value in contents.state.items()}
+    state = {without_prefix(name, 'module.'): value for name, value in contents.state.items()}
     try:
-        missing, unexpected = model.load_state_dict(dict(adapt(state, model)), strict=False)
+        missing, unexpected = model.load_state_dict(dict(adapt(state, model)))
     except RuntimeError as error:
         raise InputError(
             f'checkpoint {checkpoint} is not of this config: {str(error).splitlines()[-1].strip()}'

@@ -1,5 +1,7 @@
 """A `norm_cfg` of this package's norms, parsed and checked once."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, SyncBNET
 from bnet_mm.layers.depthwise import check_kernel
 from bnet_mm.models.placement import add_control, check_positions, enhance
 from bnet_mm.openmmlab.config import walk
+from bnet_mm.text import without_prefix
 
 # This package's norms, and the norm that each is built on.
 PLAIN = {
@@ -52,7 +55,7 @@ class NormSpec:
     plain: dict
 
     @classmethod
-    def parse(cls, norm_cfg: object, where: str = 'norm_cfg') -> 'NormSpec | None':
+    def parse(cls, norm_cfg: object, where: str = 'norm_cfg') -> NormSpec | None:
         """Returns the spec of a `norm_cfg`, or None if it is of another norm, or no norm at all.
 
         Args:
@@ -91,7 +94,7 @@ class NormSpec:
 
     def __str__(self) -> str:
         """The norm as the paper writes it: 'BNET-3'."""
-        name = f'{self.layer.__name__.removeprefix("Sync")}-{self.k}'
+        name = f'{without_prefix(self.layer.__name__, "Sync")}-{self.k}'
         return name if self.dilation == 1 else f'{name} dilation {self.dilation}'
 
     def place(self, model: nn.Module) -> nn.Module:

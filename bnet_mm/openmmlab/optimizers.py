@@ -1,7 +1,9 @@
 """mmengine's optimizer groups, with BNET's kernel and bias among the norms'."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -42,7 +44,7 @@ def kernels_as_norms(build_func: Callable) -> Callable:
     return build
 
 
-@cache
+@lru_cache(maxsize=None)
 def _with_kernels(stock: type) -> type:
     # MMAction2's goes through the modules of a whole model, mmengine's calls itself for each.
     whole = stock.__module__.startswith('mmaction.')

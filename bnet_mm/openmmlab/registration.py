@@ -4,6 +4,8 @@
 registry does not have is looked up in mmengine's. Nothing that is registered is replaced.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 from functools import partial

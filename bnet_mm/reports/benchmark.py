@@ -1,5 +1,7 @@
 """Measurements as tables, as JSON and as a figure."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +28,8 @@ def benchmark_tables(layers: list[LayerRow], models: list[ModelRow]) -> list[Tab
     if layers:
         rows = [_layer(row) for row in layers]
         # Nothing is said of what was not measured.
-        cells = zip(LAYER_COLUMNS, *rows, strict=True)
-        columns, *rows = zip(*(column for column in cells if any(column[1:])), strict=True)
+        cells = zip(LAYER_COLUMNS, *rows)
+        columns, *rows = zip(*(column for column in cells if any(column[1:])))
         tables.append(Table(columns, rows))
     if models:
         tables.append(Table(MODEL_COLUMNS, [_model(row) for row in models]))
@@ -80,12 +82,10 @@ def draw(rows: list[LayerRow], path: str | Path, title: str) -> None:
     by_panel: dict[tuple, list[LayerRow]] = {}
     for row in rows:
         by_panel.setdefault((row.memory_format, row.mode, row.dtype), []).append(row)
-    told = [
-        i for i, values in enumerate(zip(*by_panel, strict=True)) if i == 0 or len({*values}) > 1
-    ]
+    told = [i for i, values in enumerate(zip(*by_panel)) if i == 0 or len({*values}) > 1]
     figure = Figure(figsize=(5.2 * len(by_panel), 4.6), layout='constrained')
     panels = figure.subplots(1, len(by_panel), sharey=True, squeeze=False)[0]
-    for panel, (kind, mine) in zip(panels, by_panel.items(), strict=True):
+    for panel, (kind, mine) in zip(panels, by_panel.items()):
         for i, shape in enumerate(dict.fromkeys(row.shape for row in mine)):
             line = sorted((row for row in mine if row.shape == shape), key=lambda row: row.k)
             sizes, color = [row.k for row in line], f'C{i}'

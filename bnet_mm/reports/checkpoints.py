@@ -1,5 +1,7 @@
 """Conversions and inspections of checkpoints as tables."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,8 +95,10 @@ def use_it(conversion: Conversion, path: Path) -> str:
     if conversion.library in OPENMMLAB:
         network = backbone_config(to, conversion.architecture, placement)
         if to == 'mmaction':
-            return f'backbone={network | dict(pretrained=str(path))}'
-        return f'backbone={network | dict(init_cfg=dict(type="Pretrained", checkpoint=str(path)))}'
+            weights: dict = dict(pretrained=str(path))
+        else:
+            weights = dict(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+        return f'backbone={dict(network, **weights)}'
     loaded = f"torch.load({str(path)!r})['state_dict']"
     if placement is None or to == 'authors':
         return f'model.load_state_dict({loaded})'
@@ -114,7 +118,7 @@ def _kernel_row(site: str, kernel: Tensor) -> tuple[str, ...]:
 def _norm_rows(conversion: Conversion) -> list[tuple[str, str, str]]:
     """Returns the kernel size of each layer, blocks of a stage that agree in one row."""
     rows: dict[tuple, list[str]] = {}
-    for site in conversion.source_kernels | conversion.kernels:
+    for site in {**conversion.source_kernels, **conversion.kernels}:
         before, after = conversion.source_kernels.get(site), conversion.kernels.get(site)
         block = re.fullmatch(r'(layer\d+)\.(\d+)\.(bn\d)', site)
         place = (block[1], block[3]) if block else (site, '')

@@ -1,8 +1,10 @@
 """A comparison of trainings as a table and as JSON."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping, Sequence
 from math import isfinite
+from typing import List, Mapping, Sequence, Tuple
 
 from bnet_mm.analysis.comparison import LOSS, PAPER, Figure, Group
 from bnet_mm.reports.table import Table
@@ -11,7 +13,7 @@ CAPTION = (
     'Means over seeds, ± standard deviation; below, the difference to the first column and p of a '
     'two-sided paired t-test over equal seeds.'
 )
-Compared = Sequence[tuple[Group, list[Figure]]]
+Compared = Sequence[Tuple[Group, List[Figure]]]
 
 
 def comparison_table(
@@ -27,7 +29,7 @@ def comparison_table(
     groups = [group for group, _ in compared]
     labels = labels or [_label(group) for group in groups]
     rows = []
-    for figures in zip(*(figures for _, figures in compared), strict=True):
+    for figures in zip(*(figures for _, figures in compared)):
         first = figures[0]
         title = first.metric if first.metric == LOSS else f'{first.metric}, {first.when}'
         rows.append([title, *map(_value, figures)])

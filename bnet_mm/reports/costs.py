@@ -1,5 +1,7 @@
 """Costs of models as a table and as JSON."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -39,7 +41,7 @@ def cost_table(rows: Sequence[CostRow], names: Sequence[str] = (), wide: bool = 
             lines.append([*name, params, trained_cell, macs, flops, *more_cells, *paper])
             continue
         name = names[i] if names else f'{row.name}\n{row.norm}, {shape}'
-        cells = [f'{a}\n{b}' for a, b in zip((params, macs, flops), more_cells, strict=True)]
+        cells = [f'{a}\n{b}' for a, b in zip((params, macs, flops), more_cells)]
         lines.append([name, cells[0], trained_cell, cells[1], cells[2], *paper])
     if wide:
         columns = ['Model', 'Norm', 'Input', '#Params', 'trained', 'GMACs', 'GFLOPs']

@@ -1,5 +1,7 @@
 """Draws the curves of trainings."""
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +49,7 @@ def plot_curves(
         )
     metrics = [LOSS, metric] if metric else [LOSS]
     canvas = Canvas(figsize=(10 if metric else 5.5, 3.8), layout='constrained')
-    for panel, name in zip(
-        canvas.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
+    for panel, name in zip(canvas.subplots(1, len(metrics), squeeze=False)[0], metrics):
         draw_curves(panel, groups, name, over_time)
     save_figure(canvas, file)
 
@@ -128,7 +128,7 @@ def _draw(
     at = [[curve[step] for curve in curves if step in curve] for step in steps]
     x = steps
     if places is not None:
-        x = [mean(of_step) for of_step in zip(*(_at(p, steps) for p in places), strict=True)]
+        x = [mean(of_step) for of_step in zip(*(_at(p, steps) for p in places))]
     # A few points are shown as such: a line through one would not be seen.
     marker = 'o' if len(x) <= FEW else None
     panel.plot(x, [mean(v) for v in at], color=color, label=name, marker=marker, markersize=4)

@@ -1,5 +1,7 @@
 """Folded norms as a table."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 from bnet_mm.deploy.structure import Fusion

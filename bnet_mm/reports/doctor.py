@@ -1,5 +1,7 @@
 """An examination as lines of 80 columns, and as JSON."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -7,6 +9,7 @@ from itertools import groupby, takewhile
 
 from bnet_mm.analysis.doctor import Examination, NormFacts
 from bnet_mm.reports.table import Table
+from bnet_mm.text import without_prefix, without_suffix
 
 
 def examination_tables(examination: Examination) -> Iterator[Table | str]:
@@ -14,7 +17,7 @@ def examination_tables(examination: Examination) -> Iterator[Table | str]:
     norms = examination.norms
     if norms:
         prefix = _common_prefix([norm.name for norm in norms])
-        below = f'Names below {prefix.removesuffix(".")}. ' if prefix else ''
+        below = f'Names below {without_suffix(prefix, ".")}. ' if prefix else ''
         options = sorted({_options(norm) for norm in norms})
         rows = [_row(list(equal), prefix, len(options) > 1) for _, equal in groupby(norms, _facts)]
         columns = ['norm', 'kernel', 'at', 'trains', 'statistics', 'off centre']
@@ -41,7 +44,7 @@ def as_json(examination: Examination) -> str:
 
 def _common_prefix(names: Sequence[str]) -> str:
     """Returns the parts that several names begin with, 'backbone.' for example, or ''."""
-    parts = zip(*(name.split('.')[:-1] for name in names), strict=False)
+    parts = zip(*(name.split('.')[:-1] for name in names))
     common = takewhile(lambda part: len(set(part)) == 1, parts) if len(names) > 1 else ()
     return ''.join(f'{part[0]}.' for part in common)
 
@@ -61,10 +64,10 @@ def _options(norm: NormFacts) -> str:
 
 def _row(norms: Sequence[NormFacts], prefix: str, with_options: bool) -> list[str]:
     first, last = norms[0], norms[-1]
-    name = first.name.removeprefix(prefix)
+    name = without_prefix(first.name, prefix)
     if len(norms) > 1:
         # The norm's own name is the first one's: layer1.0.bn3 ... layer4.2 (16).
-        name += f' ... {last.name.removeprefix(prefix).rpartition(".")[0]} ({len(norms)})'
+        name += f' ... {without_prefix(last.name, prefix).rpartition(".")[0]} ({len(norms)})'
     kernel = f'{first.type}-{first.k}'
     least, most = (f'{100 * f(n.from_dirac for n in norms):.1f}' for f in (min, max))
     return [

@@ -1,5 +1,7 @@
 """The error analysis as table 14, as JSON, and as figure 6."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +16,7 @@ from bnet_mm.analysis.tide import MAIN, TABLE_14, ErrorRow
 from bnet_mm.reports.figures import save_figure
 from bnet_mm.reports.table import Table
 
-COLORS = dict(zip(MAIN, ('C0', 'C1', 'C4', 'C5', 'C2', 'C3'), strict=True))
+COLORS = dict(zip(MAIN, ('C0', 'C1', 'C4', 'C5', 'C2', 'C3')))
 NAMES = {
     'E_cls': 'class', 'E_loc': 'localization', 'E_both': 'both', 'E_dupe': 'duplicate',
     'E_bkg': 'background', 'E_miss': 'missed',
@@ -75,7 +77,7 @@ def draw_errors(rows: Sequence[ErrorRow], file: Path) -> None:
     figure = Figure(figsize=(max(2.4 * columns, 7.2), 5.4), layout='constrained')
     shares, costs = figure.subfigures(2, 1, height_ratios=(1, 1))
     pies = shares.subplots(1, columns, squeeze=False)[0]
-    for pie, row in zip(pies, rows, strict=True):
+    for pie, row in zip(pies, rows):
         draw_shares(pie, row)
     shares.legend(
         handles=legend_of_shares(),

@@ -1,5 +1,7 @@
 """Figures of matplotlib, written whole or not at all or put into a page, and maps over images."""
 
+from __future__ import annotations
+
 import base64
 import textwrap
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from matplotlib.figure import Figure
 
 from bnet_mm.checkpoint.atomic import check_writable, write_whole
 from bnet_mm.errors import InputError
+from bnet_mm.text import without_prefix
 
 DOTS_PER_INCH = 140
 POINTS_PER_INCH = 72
@@ -49,7 +52,7 @@ class Row:
 def check_figure(file: Path) -> None:
     """Raises InputError unless a figure can be written to `file`: before the work, not after."""
     formats = FigureCanvasBase.get_supported_filetypes()
-    if file.suffix.removeprefix('.').lower() not in formats:
+    if without_prefix(file.suffix, '.').lower() not in formats:
         raise InputError(
             f'{file} is not a figure: its suffix must be one of .{", .".join(sorted(formats))}'
         )
@@ -68,7 +71,7 @@ def save_figure(figure: Figure, file: Path) -> None:
     Raises:
         InputError: it cannot be written, or matplotlib does not know the format.
     """
-    kind = file.suffix.removeprefix('.')
+    kind = without_prefix(file.suffix, '.')
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda part: figure.savefig(part, format=kind, dpi=DOTS_PER_INCH))
@@ -97,10 +100,10 @@ def draw_rows(rows: Sequence[Row], file: Path) -> None:
     size = panel[0] * columns, (panel[1] + LINE * (lines + 2)) * len(rows)
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, row in zip(grid, titled, strict=True):
+    for axes, row in zip(grid, titled):
         for ax in axes:
             ax.set_axis_off()
-        for ax, (title, image) in zip(axes, row, strict=False):
+        for ax, (title, image) in zip(axes, row):
             ax.imshow(image)
             ax.set_title(title, fontsize=FONTSIZE)
     save_figure(figure, file)

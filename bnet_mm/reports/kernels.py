@@ -1,5 +1,7 @@
 """Learnt kernels and receptive fields as a table, as JSON and as a figure."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure, SubFigure
 from bnet_mm.analysis.learnt_kernels import LearntKernel, ReceptiveField, by_stage
 from bnet_mm.reports.figures import save_figure, wrapped
 from bnet_mm.reports.table import Table
+from bnet_mm.text import without_prefix
 
 PANEL = 2.1  # inches
 
@@ -68,14 +71,14 @@ def draw_kernels(
     heights = [2 * PANEL + 0.7] * len(kernels) + [PANEL + 0.7]
     figure = Figure(figsize=(PANEL * columns, sum(heights)), layout='constrained')
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, (name, of_model) in zip(parts, kernels.items(), strict=False):
+    for part, (name, of_model) in zip(parts, kernels.items()):
         part.suptitle(f'{name}: mean kernels of stages', fontsize=9)
         _draw_model(part, of_model)
     parts[-1].suptitle('Effective receptive fields', fontsize=9)
     axes = parts[-1].subplots(1, columns, squeeze=False)[0]
     for ax in axes:
         ax.set_axis_off()
-    for ax, (name, field) in zip(axes, fields.items(), strict=False):
+    for ax, (name, field) in zip(axes, fields.items()):
         ax.imshow(field.field.numpy(), cmap='inferno')
         ax.set_title(wrapped(f'{name}\n{field.size:.0f} pixels', PANEL, 7), fontsize=7)
     save_figure(figure, file)
@@ -88,7 +91,7 @@ def _draw_model(part: SubFigure, kernels: Sequence[LearntKernel]) -> None:
         k = max(m.k for m in members)
         mean_kernel = np.mean([m.mean for m in members if m.k == k], 0)
         profile = 100 * np.mean([m.profile for m in members if m.k == k], 0)
-        mean_kernel, title = _scaled(mean_kernel, stage.removeprefix('backbone.') or 'kernels')
+        mean_kernel, title = _scaled(mean_kernel, without_prefix(stage, 'backbone.') or 'kernels')
         reach = max(abs(mean_kernel).max(), np.finfo(float).tiny)
         _draw_taps(part.add_subplot(grid[0, i]), title, mean_kernel, 'RdBu_r', (-reach, reach), 1)
         top = 0, profile.max()
@@ -98,7 +101,7 @@ def _draw_model(part: SubFigure, kernels: Sequence[LearntKernel]) -> None:
     bars.barh(
         range(len(kernels)), [100 * m.outside for m in kernels], color=[f'C{n}' for n in numbers]
     )
-    names = [m.layer.removeprefix('backbone.') for m in kernels]
+    names = [without_prefix(m.layer, 'backbone.') for m in kernels]
     bars.set_yticks(range(len(kernels)), names, fontsize=7 if len(kernels) <= 20 else 4)
     bars.invert_yaxis()
     bars.set_xlim(0, 100)

@@ -1,5 +1,7 @@
 """Heat maps and attention maps of images and videos, as sheets."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from bnet_mm.checkpoint import Contents
 from bnet_mm.openmmlab.models import load_model
 from bnet_mm.openmmlab.running import clip_frames, preprocessed
 from bnet_mm.reports.figures import Row, draw_rows
+from bnet_mm.text import without_prefix
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,7 @@ def heat_map_rows(model: nn.Module, image: Path, looking: Looking) -> list[tuple
     """Returns name and heat maps of an image, or of each frame; see `write_heat_maps`."""
     names, images, batches = _inputs(model, image, looking, None)
     found = [maps for x in batches for maps in heat_maps(model, x, list(looking.layers or ()))]
-    return [
-        (name, heat_map_row(image, maps))
-        for name, image, maps in zip(names, images, found, strict=True)
-    ]
+    return [(name, heat_map_row(image, maps)) for name, image, maps in zip(names, images, found)]
 
 
 def heat_map_row(image: np.ndarray, maps: Sequence[HeatMap]) -> Row:
@@ -75,7 +75,7 @@ def heat_map_row(image: np.ndarray, maps: Sequence[HeatMap]) -> Row:
     titled = []
     for found in maps:
         share = found.above.cpu().numpy() / found.channels
-        name = found.layer.removeprefix('backbone.')
+        name = without_prefix(found.layer, 'backbone.')
         least, most = 100 * share.min(), 100 * share.max()
         text = f'{name}\n{least:.0f} to {most:.0f} % of {found.channels} channels'
         titled.append((text, share))
@@ -130,9 +130,9 @@ def attention_rows(
     seen = [one for x in batches for one in attention_maps(model, x, blocks, looking.label)]
     return [
         (name, Row(_answer(of_image, classes), image, [
-            (a.layer.removeprefix('backbone.'), a.map.numpy()) for a in of_image.maps
+            (without_prefix(a.layer, 'backbone.'), a.map.numpy()) for a in of_image.maps
         ]))
-        for name, image, of_image in zip(names, images, seen, strict=True)
+        for name, image, of_image in zip(names, images, seen)
     ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The one table type, with its renderers for the terminal and Markdown (HTML: page/page.html)."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -35,18 +37,18 @@ class Table:
     title: str = ''
     caption: str = ''
 
-    def transposed(self) -> 'Table':
+    def transposed(self) -> Table:
         """Returns the table with a column for each row, headed by its first cell."""
-        columns, *rows = zip(self.columns, *self.rows, strict=True)
+        columns, *rows = zip(self.columns, *self.rows)
         return replace(self, columns=columns, rows=rows)
 
     def are_figures(self) -> list[bool]:
         """Tells of each column whether it holds figures, which end at the right."""
-        cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
+        cells = zip(*self.rows) if self.rows else [()] * len(self.columns)
         return [all(map(FIGURE.match, column)) and any(column) for column in cells]
 
 
-def as_rich(table: Table) -> 'RichTable':
+def as_rich(table: Table) -> RichTable:
     """Returns a table for a terminal."""
     from rich import box
     from rich.markup import escape

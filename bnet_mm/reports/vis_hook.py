@@ -1,5 +1,7 @@
 """The hook that logs kernels and heat maps during a training."""
 
+from __future__ import annotations
+
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence

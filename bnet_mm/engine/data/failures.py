@@ -1,5 +1,7 @@
 """Finds the file that made building a dataset, or running on it, fail."""
 
+from __future__ import annotations
+
 import re
 import sys
 from contextlib import redirect_stdout

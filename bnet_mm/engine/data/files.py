@@ -1,5 +1,7 @@
 """Checks the files that a config names: before anything is built, and after a failure."""
 
+from __future__ import annotations
+
 import inspect
 import json
 import re

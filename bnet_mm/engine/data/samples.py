@@ -1,5 +1,7 @@
 """Opens every mask and clip of a built dataset, before a bad one ends a training."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Iterator

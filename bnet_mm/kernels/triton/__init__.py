@@ -65,7 +65,7 @@ def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
     return None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _missing() -> str | None:
     """Returns what the kernels lack on this computer."""
     if triton is None:

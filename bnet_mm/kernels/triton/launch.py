@@ -55,7 +55,7 @@ class Blocks:
     def configs(self, channels_last: bool) -> list:
         """Returns the choices as Triton's tuner takes them."""
         configs = [
-            triton.Config(dict(zip(self.names, values[:-1], strict=True)), num_warps=values[-1])
+            triton.Config(dict(zip(self.names, values[:-1])), num_warps=values[-1])
             for values in (self.channels_last if channels_last else self.nchw)
         ]
         if self.capped and torch.version.hip is None:
@@ -69,7 +69,7 @@ def launch(kernel, blocks: Blocks, grid: Callable, *args, channels_last: bool, *
     constants['channels_last'] = channels_last
     with torch.cuda.device_of(args[0]):
         if is_interpreted(kernel):
-            sizes = dict(zip(blocks.names, blocks.small[channels_last], strict=True))
+            sizes = dict(zip(blocks.names, blocks.small[channels_last]))
             _whole_groups(kernel)[grid](*args, **constants, **sizes)
         elif torch.are_deterministic_algorithms_enabled():
             sizes = blocks.configs(channels_last)[0].all_kwargs()
@@ -110,7 +110,7 @@ def is_interpreted(kernel) -> bool:
     return not isinstance(kernel, triton.JITFunction)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _whole_groups(kernel):
     """Tells a kernel that has to know whether no group of its channels is incomplete."""
     if 'whole' not in kernel.arg_names:
@@ -118,7 +118,7 @@ def _whole_groups(kernel):
     return triton.heuristics({'whole': lambda args: args['channels'] % args['lanes'] == 0})(kernel)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _tuned(kernel, blocks: Blocks, channels_last: bool):
     return triton.autotune(
         blocks.configs(channels_last),
@@ -155,7 +155,7 @@ def bucket_of(pixels: int) -> int:
     return pixels.bit_length() // 2
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _processors(device: torch.device) -> int:
     if device.type != 'cuda':
         return 1

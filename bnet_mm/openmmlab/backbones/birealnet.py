@@ -1,5 +1,7 @@
 """Bi-Real Net, a ResNet of binary convolutions with real shortcuts, for MMPretrain."""
 
+from __future__ import annotations
+
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import ResNet

@@ -1,5 +1,7 @@
 """The ResNets for CIFAR of He et al.: three narrow stages, and shortcuts without parameters."""
 
+from __future__ import annotations
+
 import torch.nn.functional as F
 from mmpretrain.models.backbones import ResNet_CIFAR as _ResNet_CIFAR
 from mmpretrain.models.backbones.resnet import BasicBlock

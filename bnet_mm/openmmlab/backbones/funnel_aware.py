@@ -1,5 +1,7 @@
 """The mixin of backbones that can have funnel activations."""
 
+from __future__ import annotations
+
 from bnet_mm.errors import InputError
 from bnet_mm.layers.frelu import FReLU
 from bnet_mm.models.funnel import replace_relus

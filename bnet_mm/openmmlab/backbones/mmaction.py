@@ -3,6 +3,8 @@
 Their norms live in `ConvModule.bn`, and they load, and freeze, a norm by its own `weight`.
 """
 
+from __future__ import annotations
+
 from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 from torch import nn

@@ -1,5 +1,7 @@
 """The mixin that places BNET in a library's backbone, and its registration."""
 
+from __future__ import annotations
+
 from importlib import import_module
 
 from torch import nn

@@ -1,5 +1,7 @@
 """What a report compares: trainings of several configs, each with its config and weights."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,4 +89,4 @@ def read_compared(runs: Sequence[str | Path]) -> list[Compared]:
         if names.count(label) > 1:
             label = f'{group.name}, {group.norm}'
         labels.append(label)
-    return [Compared(label, group) for label, group in zip(labels, groups, strict=True)]
+    return [Compared(label, group) for label, group in zip(labels, groups)]

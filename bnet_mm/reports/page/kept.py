@@ -1,5 +1,7 @@
 """A cache of results, so that an interrupted report continues where it stopped."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable

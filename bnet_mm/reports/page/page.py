@@ -1,5 +1,7 @@
 """The page: sections of tables and figures, in one file of HTML."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Gathers the sections, one after the other, and writes the page."""
 
+from __future__ import annotations
+
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import date

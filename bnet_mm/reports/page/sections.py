@@ -1,5 +1,7 @@
 """The sections of the report, each from the trainings that are compared."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict

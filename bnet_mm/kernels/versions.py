@@ -1,0 +1,42 @@
+"""What older versions of torch lack, each looked up here once and nowhere else."""
+
+from __future__ import annotations
+
+import torch
+
+# Operators of Python functions with shapes for compilers: torch 2.4. Before it compiled code holds
+# torch's own operators.
+HAS_CUSTOM_OPERATORS = hasattr(torch.library, 'custom_op')
+_compiler = getattr(torch, 'compiler', None)
+
+if hasattr(_compiler, 'is_compiling'):
+    is_compiling = torch.compiler.is_compiling
+else:  # torch 2.0
+
+    def is_compiling() -> bool:
+        """Tells whether dynamo or an exporter looks at the code."""
+        return torch._dynamo.is_compiling()
+
+
+if hasattr(_compiler, 'is_dynamo_compiling'):
+    is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+else:
+    is_dynamo_compiling = is_compiling
+
+
+if hasattr(torch.amp, 'is_autocast_available'):
+    is_autocast_available = torch.amp.is_autocast_available
+
+    def is_autocast_enabled(device: str) -> bool:
+        """Tells whether `torch.autocast` is on for a kind of device."""
+        return torch.is_autocast_enabled(device)
+
+else:  # before torch 2.4
+
+    def is_autocast_available(device_type: str) -> bool:
+        """Tells whether `torch.autocast` takes a kind of device."""
+        return device_type in ('cpu', 'cuda', 'xpu', 'hpu')
+
+    def is_autocast_enabled(device: str) -> bool:
+        """Tells whether `torch.autocast` is on for a kind of device."""
+        return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
