@@ -1,12 +1,14 @@
 """Reads a checkpoint file without running anything in it; every refusal of a file is raised here.
 
-torch's `weights_only` unpickler reads, with the classes of `ALLOWED` beside its own. Its errors do
-not say what to do, so a file is checked before, and one that it refuses is examined afterwards.
+torch's `weights_only` unpickler reads, or before torch 2.6 one of ours, with the classes of
+`ALLOWED` beside its own. Their errors do not say what to do, so a file is checked before, and one
+that they refuse is examined afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import pickle
 import pickletools
@@ -18,12 +20,15 @@ from pathlib import Path
 
 import torch
 
+from bnet_mm.checkpoint.unpickling import pickle_module
 from bnet_mm.errors import InputError
 
 # Classes beyond tensors that a checkpoint may hold: torchvision's and timm's trainings keep their
 # options, plain values, in that one. Others may take them off torch's list again (torch's own
 # `safe_globals` does, when it ends), so they are put there for each file.
 ALLOWED: list = [argparse.Namespace]
+# Whether torch's unpickler reads without running code: since 2.6 (CVE-2025-32434).
+TRUSTED = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
 ZIP_START = b'PK\x03\x04'
 # The last pickle protocol that torch reads without running code.
 LAST_PROTOCOL = 3
@@ -65,8 +70,7 @@ def read_checkpoint(path: str | Path) -> object:
             f'with the program it came from and save it again, or unpack it if it holds a file'
         )
     try:
-        torch.serialization.add_safe_globals(ALLOWED)
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
+        return _load(path, zipped)
     except pickle.UnpicklingError as error:
         raise InputError(_why_refused(path, str(error))) from error
     except Exception as error:
@@ -75,6 +79,16 @@ def read_checkpoint(path: str | Path) -> object:
         if isinstance(error, MemoryError) or 'allocate memory' in str(error):
             raise InputError(f'checkpoint {path} asks for more memory than there is') from error
         raise InputError(_broken(path)) from error
+
+
+def _load(path: Path, zipped: bool) -> object:
+    options: dict = dict(map_location='cpu')
+    if 'mmap' in inspect.signature(torch.load).parameters:  # since torch 2.1
+        options['mmap'] = zipped
+    if TRUSTED:
+        torch.serialization.add_safe_globals(ALLOWED)
+        return torch.load(path, weights_only=True, **options)
+    return torch.load(path, pickle_module=pickle_module(ALLOWED), weights_only=False, **options)
 
 
 def _start(path: str | Path) -> tuple[Path, bytes]:

@@ -6,24 +6,31 @@ name it in `custom_imports` of the config that they run (`bnet_mm.engine.additio
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
 from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
-from torch.hub import load_state_dict_from_url
+from torch.hub import download_url_to_file, get_dir
+
+from bnet_mm.checkpoint import read_checkpoint
 
 
-def _load_from_http(filename: str, map_location=None, model_dir=None):
-    """Downloads as mmengine does, and reads without running code that is in the file."""
-
-    def load():
-        return load_state_dict_from_url(
-            filename, model_dir=model_dir, map_location=map_location, weights_only=True
-        )
-
+def _load_from_http(filename: str, map_location=None, model_dir=None) -> object:
+    """Downloads to where torch does, once, and reads without running code that is in the file."""
+    folder = Path(model_dir or Path(get_dir()) / 'checkpoints')
+    path = folder / Path(urlparse(filename).path).name
     rank, processes = get_dist_info()
-    checkpoint = load() if rank == 0 else None
+    if rank == 0 and not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        print_log(f'downloading {filename} to {path}', logger='current')
+        download_url_to_file(filename, str(path), progress=os.isatty(0))
     if processes > 1:
         barrier()
-    return load() if rank else checkpoint
+    # mmengine moves what it loads; a device is not asked for by its tools.
+    return read_checkpoint(path)
 
 
 CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)

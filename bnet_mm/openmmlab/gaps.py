@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from bnet_mm.checkpoint.reading import ALLOWED
+from bnet_mm.checkpoint.reading import ALLOWED, TRUSTED
 
 
 def apply() -> None:
@@ -36,6 +36,7 @@ def allow_mmengine_checkpoints() -> None:
     (open-mmlab/mmengine#1655): they hold its log history and numpy scalars. These classes are
     allowed by name; anything else in a file is still refused.
     """
+    numpy_core = np._core if hasattr(np, '_core') else np.core
     numpy_dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdg'}
     ALLOWED.extend(
         [
@@ -44,14 +45,16 @@ def allow_mmengine_checkpoints() -> None:
             np.ndarray,
             np.dtype,
             *numpy_dtypes,
-            # Under numpy 2's path and under numpy 1's, which older files name.
-            (np._core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
-            (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
-            (np._core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
-            (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+            # Under numpy 2's path and under numpy 1's, whichever wrote the file.
+            *(
+                (getattr(numpy_core.multiarray, name), f'numpy.{core}.multiarray.{name}')
+                for name in ('scalar', '_reconstruct')
+                for core in ('_core', 'core')
+            ),
         ]
     )
-    torch.serialization.add_safe_globals(ALLOWED)
+    if TRUSTED:
+        torch.serialization.add_safe_globals(ALLOWED)
 
 
 def _history_statistic(owner: type, name: str):
