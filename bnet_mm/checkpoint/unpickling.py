@@ -30,8 +30,8 @@ _REBUILDING = {
                 *('_rebuild_meta_tensor_no_storage', '_rebuild_device_tensor_from_numpy'),
             ),
         ),
-        ('torch', torch, ('Size', 'device', 'Tensor')),
-        ('torch.nn.parameter', torch.nn.parameter, ('Parameter', 'Buffer')),
+        ('torch', torch, ('Size', 'device')),
+        ('torch.nn.parameter', torch.nn.parameter, ('Parameter',)),
     )
     for name in names
     if hasattr(owner, name)
@@ -45,7 +45,6 @@ _PLAIN: dict[str, object] = {
     'collections.defaultdict': collections.defaultdict,
     'builtins.set': set,
     'builtins.complex': complex,
-    'builtins.bytearray': bytearray,
     'builtins.dict': dict,
     'builtins.list': list,
     'builtins.int': int,
@@ -119,7 +118,7 @@ class _Restricted(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
 
 def _encode(text: str, encoding: str = 'utf-8', errors: str = 'strict') -> bytes:
-    """Stands for `codecs.encode`, by which protocol 2 writes bytes; other codecs do other things."""
+    """Stands for `codecs.encode`, by which protocol 2 writes bytes; other codecs do more."""
     if type(text) is not str or encoding not in ('latin1', 'latin-1', 'utf-8'):
-        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode was not an allowed global: {encoding}')
+        raise pickle.UnpicklingError('GLOBAL _codecs.encode was not an allowed global')
     return codecs.encode(text, encoding)
