@@ -87,8 +87,10 @@ def _load(path: Path, zipped: bool) -> object:
         options['mmap'] = zipped
     if TRUSTED:
         torch.serialization.add_safe_globals(ALLOWED)
-        return torch.load(path, weights_only=True, **options)
-    return torch.load(path, pickle_module=pickle_module(ALLOWED), weights_only=False, **options)
+        return torch.load(str(path), weights_only=True, **options)
+    return torch.load(
+        str(path), pickle_module=pickle_module(ALLOWED), weights_only=False, **options
+    )
 
 
 def _start(path: str | Path) -> tuple[Path, bytes]:

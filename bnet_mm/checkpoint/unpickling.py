@@ -12,6 +12,7 @@ import collections
 import pickle
 import types
 from collections.abc import Iterable
+from typing import IO, Any, ClassVar
 
 import torch
 
@@ -71,7 +72,7 @@ def pickle_module(allowed: Iterable) -> types.ModuleType:
     class Unpickler(_Restricted):
         names, classes = found, records
 
-    def load(file, **options: object) -> object:
+    def load(file: IO[bytes], **options: Any) -> object:
         return Unpickler(file, **options).load()
 
     module.Unpickler, module.load = Unpickler, load  # type: ignore[attr-defined]
@@ -79,10 +80,11 @@ def pickle_module(allowed: Iterable) -> types.ModuleType:
 
 
 # In Python and not C, since what BUILD does has to be replaced.
-class _Restricted(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class _Restricted(pickle._Unpickler):
     names: dict[str, object]
     classes: set[type]
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
+    stack: Any
 
     def find_class(self, module: str, name: str) -> object:
         full = f'{_BUILTINS.get(module, module)}.{name}'

@@ -8,6 +8,8 @@ the back end when it runs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,7 @@ def _apart(t: Tensor) -> Tensor:
 
 
 # Each with its shapes and its schema; annotations, which torch would read, are text here.
-OPERATORS = {
+OPERATORS: dict[str, tuple[Any, Any, str]] = {
     'training': (
         _training,
         _training_shapes,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 # Operators of Python functions with shapes for compilers: torch 2.4. Before it compiled code holds
 # torch's own operators.
@@ -40,3 +43,11 @@ else:  # before torch 2.4
     def is_autocast_enabled(device: str) -> bool:
         """Tells whether `torch.autocast` is on for a kind of device."""
         return torch.is_autocast_cpu_enabled() if device == 'cpu' else torch.is_autocast_enabled()
+
+
+def call_before_loading(module: nn.Module, hook: Callable) -> None:
+    """Calls `hook(module, state_dict, prefix, ...)` whenever a state dict is loaded."""
+    if hasattr(module, 'register_load_state_dict_pre_hook'):  # since torch 2.5
+        module.register_load_state_dict_pre_hook(hook)
+    else:
+        module._register_load_state_dict_pre_hook(hook, with_module=True)

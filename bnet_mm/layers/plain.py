@@ -124,8 +124,9 @@ class Inner:
         return AffineView.of(value, ...) if isinstance(value, nn.Parameter) else value
 
     # The norm's own, if it has any; or a view, `(C,)`, of that of the layer.
-    weight: Any = property(lambda self: self._shown('weight'))
-    bias: Any = property(lambda self: self._shown('bias'))
+    # No annotations: before torch 2.4 torch.jit.script cannot read them here.
+    weight = property(lambda self: self._shown('weight'))  # type: Any
+    bias = property(lambda self: self._shown('bias'))  # type: Any
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ('weight', 'bias') and isinstance(value, Tensor) and '_owner' in self.__dict__:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Optional
+
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +40,9 @@ class SwitchNorm2d(Owner):
         torch.Size([2, 64, 8, 8])
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
+    if TYPE_CHECKING:
+        weight: nn.Parameter | None
+        bias: nn.Parameter | None
     _abbr_ = 'sn'
     __jit_unused_properties__ = ['num_features', 'eps', 'momentum', 'affine']
     inner = 'batch'
@@ -201,8 +204,8 @@ def _evaluated(
     input: Tensor,
     mean_weight: Tensor,
     var_weight: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
+    running_mean: Optional[Tensor],  # noqa: UP045  (torch.jit.script knows no other way)
+    running_var: Optional[Tensor],  # noqa: UP045
     eps: float,
 ) -> Tensor:
     """Returns what a scripted norm computes, without scale and shift."""

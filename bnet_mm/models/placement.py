@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import call_before_loading
 from bnet_mm.layers import (
     BNET,
     GNET,
@@ -92,7 +93,7 @@ def enhance(
         torch.Size([64, 1, 3, 3])
     """
     replace_norms(model, positions, lambda norm: _enhanced(norm, k, dilation))
-    model.register_load_state_dict_pre_hook(rename_kernels_on_load)
+    call_before_loading(model, rename_kernels_on_load)
     return model
 
 

@@ -15,6 +15,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import Registry
 from torch import nn
 
+from bnet_mm.kernels.versions import call_before_loading
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.openmmlab.libraries import LIBRARIES
 from bnet_mm.openmmlab.norm_cfg import NormSpec
@@ -84,4 +85,4 @@ def _translate_on_load(model: nn.Module) -> None:
     if any(isinstance(module, (EnhancedNorm, PlacementAware)) for module in model.modules()):
         hooks = model._load_state_dict_pre_hooks.values()
         if not any(getattr(hook, 'hook', hook) is adapt_on_load for hook in hooks):
-            model.register_load_state_dict_pre_hook(adapt_on_load)
+            call_before_loading(model, adapt_on_load)

@@ -36,7 +36,6 @@ def allow_mmengine_checkpoints() -> None:
     (open-mmlab/mmengine#1655): they hold its log history and numpy scalars. These classes are
     allowed by name; anything else in a file is still refused.
     """
-    numpy_core = np._core if hasattr(np, '_core') else np.core
     numpy_dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdg'}
     ALLOWED.extend(
         [
@@ -47,8 +46,8 @@ def allow_mmengine_checkpoints() -> None:
             *numpy_dtypes,
             # Under numpy 2's path and under numpy 1's, whichever wrote the file.
             *(
-                (getattr(numpy_core.multiarray, name), f'numpy.{core}.multiarray.{name}')
-                for name in ('scalar', '_reconstruct')
+                (value.__reduce__()[0], f'numpy.{core}.multiarray.{name}')
+                for value, name in ((np.float32(0), 'scalar'), (np.zeros(1), '_reconstruct'))
                 for core in ('_core', 'core')
             ),
         ]
