@@ -1,5 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12 and a C++ compiler: each builds what is missing.
-.PHONY: demo test lint format env clean
+.PHONY: demo test lint format env wheels clean
 
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -17,6 +17,9 @@ lint: env
 	@.venv/bin/clang-format --dry-run -Werror bnet_mm/kernels/csrc/*
 	@.venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports --no-cache
 	@.venv/bin/mypy
+
+wheels: env
+	@bash requirements/build_wheels.sh
 
 format: env
 	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .

@@ -10,6 +10,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # before setuptools 70
+    from wheel.bdist_wheel import bdist_wheel
+
 ROOT = Path(__file__).resolve().parent
 
 # The CPU kernels, once for each instruction set; bnet_mm/kernels/cpu.py loads the best that runs.
@@ -23,6 +28,7 @@ elif platform.machine().lower() in ('x86_64', 'amd64'):
     INSTRUCTION_SETS = {'_cpu_avx2': AVX2, '_cpu_avx512': AVX512}
 else:
     INSTRUCTION_SETS = {'_cpu': []}
+LINUX = platform.system() == 'Linux'
 CSRC = 'bnet_mm/kernels/csrc'
 HEADERS = ('blocks', 'layer', 'passes', 'planes', 'vectors')
 KERNELS = [
@@ -30,7 +36,15 @@ KERNELS = [
         f'bnet_mm.kernels.{name}',
         sources=[f'{CSRC}/kernels.cpp'],
         depends=[f'{CSRC}/{header}.h' for header in HEADERS],
-        extra_compile_args=['-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden', *flags],
+        extra_compile_args=[
+            '-std=c++17',
+            '-O3',
+            '-g0',
+            '-fopenmp',
+            '-fvisibility=hidden',
+            '-fno-sized-deallocation',
+            *flags,
+        ],
         extra_link_args=['-fopenmp'],
         language='c++',
         optional=True,  # without a compiler the layer computes by torch's own operators
@@ -48,6 +62,11 @@ class BuildKernels(build_ext):
 
     def get_export_symbols(self, ext):
         return ext.export_symbols
+
+    def get_ext_filename(self, fullname):
+        # No name of a Python in it: every version loads it.
+        name = super().get_ext_filename(fullname)
+        return name.partition('.')[0] + '.so' if LINUX else name
 
     def build_extension(self, ext):
         # Of one source, so each in a folder of its own.
@@ -87,4 +106,16 @@ class BuildWithMim(build_py):
                 shutil.copyfile(source, target)
 
 
-setup(ext_modules=KERNELS, cmdclass={'build_ext': BuildKernels, 'build_py': BuildWithMim})
+class Wheel(bdist_wheel):
+    """Tags a wheel with kernels for every Python; `BNET_PLATFORM` names what it is fit for."""
+
+    def get_tag(self):
+        if not KERNELS:
+            return 'py3', 'none', 'any'
+        return 'py3', 'none', os.environ.get('BNET_PLATFORM') or super().get_tag()[2]
+
+
+setup(
+    ext_modules=KERNELS,
+    cmdclass={'build_ext': BuildKernels, 'build_py': BuildWithMim, 'bdist_wheel': Wheel},
+)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from bnet_mm.version import __version__, check_torch
+
+check_torch()  # before what needs it
+# ruff: noqa: E402
 from bnet_mm.layers import BNET, GNET, INET, SNET, SyncBNET
 from bnet_mm.models.placement import enhance
 from bnet_mm.models.residual_blocks import join_ends, split_ends
-from bnet_mm.version import __version__
 
 __all__ = [
     'BNET',

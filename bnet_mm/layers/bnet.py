@@ -37,7 +37,7 @@ class BNET(EnhancedNorm):
         True
     """
 
-    _norm_class: type[nn.modules.batchnorm._BatchNorm] = nn.BatchNorm2d
+    _norm_class = nn.BatchNorm2d  # type: type[nn.modules.batchnorm._BatchNorm]
 
     def __init__(
         self,

@@ -6,9 +6,18 @@
 // and the number of threads. Statistics, kernels and biases are float32, with float64 feature maps
 // float64. Sums are taken in an order that does not depend on the number of threads. Returns 0, or
 // 1 for an unknown type.
+#include <cstdlib>
 #include <type_traits>
 
 #include "passes.h"
+
+#if defined(__GLIBCXX__)
+// What a vector calls where its size would overflow. It is in libstdc++ since GCC 11, and this
+// library shall load with older ones: sizes are those of tensors that are there already.
+namespace std {
+[[noreturn]] __attribute__((visibility("hidden"))) void __throw_bad_array_new_length() { abort(); }
+}  // namespace std
+#endif
 
 namespace bnet {
 

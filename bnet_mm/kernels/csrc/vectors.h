@@ -1,6 +1,10 @@
 // Storage types, accumulate types, and vectors of the latter.
 #pragma once
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -81,7 +85,17 @@ inline void from_number(float number, BFloat16* to) {
 
 #ifdef __FLT16_MAX__
 using Half = _Float16;
+#ifdef __F16C__
+// By the instruction, and not by a cast: GCC makes of a cast to float and on to double a call of a
+// function that only its own newest runtime library has.
+inline float to_number(Half value) {
+  uint16_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return _cvtsh_ss(bits);
+}
+#else
 inline float to_number(Half value) { return float(value); }
+#endif
 inline void from_number(float number, Half* to) { *to = Half(number); }
 #endif
 
