@@ -1,5 +1,7 @@
 """What several test files share: roots of real and drawn data, and a training small enough."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import os
@@ -8,7 +10,7 @@ import runpy
 import subprocess
 import sys
 from collections import OrderedDict
-from functools import cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +33,7 @@ IMPORTS_OPENMMLAB = re.compile(
 LEFT_OUT: list[str] = []
 
 
-@cache
+@lru_cache(maxsize=None)
 def needs_openmmlab(path: Path) -> bool:
     """Tells whether a file of tests needs the OpenMMLab libraries."""
     folders = set(path.relative_to(ROOT / 'tests').parts)

@@ -1,5 +1,7 @@
 """The rooms of the package and what holds them apart (docs/architecture.md)."""
 
+from __future__ import annotations
+
 import doctest
 import subprocess
 import sys
@@ -8,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from bnet_mm.text import without_suffix
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'bnet_mm'
 SOURCES = [f for f in PACKAGE.rglob('*') if f.suffix in ('.py', '.cpp', '.h')]
 TORCH_ALONE = ('kernels', 'layers', 'models', 'checkpoint')
 MOST_LINES = 400
 WITH_EXAMPLES = sorted(
-    '.'.join(f.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+    without_suffix('.'.join(f.relative_to(ROOT).with_suffix('').parts), '.__init__')
     for f in SOURCES
     if f.suffix == '.py' and '>>> ' in f.read_text()
 )

@@ -1,5 +1,7 @@
 """What importing and installing the package brings along."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

@@ -48,6 +48,6 @@ def model_with(peer: str, model: nn.Module) -> nn.Module:
             new.bn.load_state_dict(norm.norm.state_dict())
             new.bnconv.load_state_dict(norm.dw.state_dict())
         else:
-            new.load_state_dict(norm.norm.state_dict())
+            new.load_state_dict(norm.norm.state_dict(), strict=False)
         model.set_submodule(name, new)
     return model

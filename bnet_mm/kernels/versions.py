@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -17,8 +18,9 @@ if hasattr(_compiler, 'is_compiling'):
 else:  # torch 2.0
 
     def is_compiling() -> bool:
-        """Tells whether dynamo or an exporter looks at the code."""
-        return torch._dynamo.is_compiling()
+        """Tells whether dynamo looks at the code."""
+        dynamo = sys.modules.get('torch._dynamo')  # loaded when something is compiled
+        return dynamo is not None and dynamo.is_compiling()
 
 
 if hasattr(_compiler, 'is_dynamo_compiling'):

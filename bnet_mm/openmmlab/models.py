@@ -65,7 +65,7 @@ def load_model(
     model = revert_sync_batchnorm(build_model(cfg))
     state = {without_prefix(name, 'module.'): value for name, value in contents.state.items()}
     try:
-        missing, unexpected = model.load_state_dict(dict(adapt(state, model)))
+        missing, unexpected = model.load_state_dict(dict(adapt(state, model)), strict=False)
     except RuntimeError as error:
         raise InputError(
             f'checkpoint {checkpoint} is not of this config: {str(error).splitlines()[-1].strip()}'

@@ -1,5 +1,7 @@
 """Attention maps: Grad-CAM where it is known in closed form, activation exactly, odd images."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import cv2
@@ -63,7 +65,7 @@ def test_of_a_detector_it_is_activation(tiny_config):
     x = torch.randn(1, 3, 64, 96)
     [seen] = attention_maps(model, x, last_blocks(model))
     assert seen.label is None and len(seen.maps) == 4
-    for attention, features in zip(seen.maps, model.backbone(x), strict=True):
+    for attention, features in zip(seen.maps, model.backbone(x)):
         torch.testing.assert_close(attention.map, features[0].square().sum(0).detach())
     with pytest.raises(InputError, match='has no classes of images'):
         attention_maps(model, x, last_blocks(model), 1)
@@ -73,11 +75,15 @@ def test_of_a_network_with_branches_it_is_of_the_finest_one(tiny_segmentor):
     stage = dict(num_modules=2, block='BASIC')
     sizes = [[8], [4, 8], [4, 8, 12], [4, 8, 12, 16]]
     extra = {
-        f'stage{i}': stage
-        | dict(num_branches=len(channels), num_blocks=(2,) * len(channels), num_channels=channels)
+        f'stage{i}': {
+            **stage,
+            **dict(
+                num_branches=len(channels), num_blocks=(2,) * len(channels), num_channels=channels
+            ),
+        }
         for i, channels in enumerate(sizes, start=1)
     }
-    extra['stage1'] |= dict(num_modules=1, block='BOTTLENECK')
+    extra['stage1'].update(num_modules=1, block='BOTTLENECK')
     backbone = dict(
         _delete_=True, type='HRNet', extra=extra, norm_cfg=dict(type='BNET', k=3), norm_eval=False
     )

@@ -1,5 +1,7 @@
 """Work dirs compared: real ones, of a running training, over seeds, and damaged."""
 
+from __future__ import annotations
+
 import json
 from statistics import stdev
 

@@ -1,5 +1,7 @@
 """Costs: the paper's columns, k*k for each output of an enhanced norm, and every library."""
 
+from __future__ import annotations
+
 import json
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The doctor: its facts are those of the built model, and each warning has its one cause."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
@@ -165,7 +167,7 @@ def test_command_line(tiny_config, tiny_recognizer, run_tool, call_tool):
 def test_it_is_read_at_80_columns(run_tool):
     """Equal norms share a row, and every fact of them is there."""
     config = ROOT / 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
-    said = run_tool('doctor.py', config, check=True, env=os.environ | {'COLUMNS': '80'}).stdout
+    said = run_tool('doctor.py', config, check=True, env={**os.environ, 'COLUMNS': '80'}).stdout
     assert max(map(len, said.splitlines())) <= 80 and '…' not in said
     shown = ' '.join(said.split())
     for facts in (

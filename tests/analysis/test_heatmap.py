@@ -1,5 +1,7 @@
 """Heat maps: the line exactly, known enhancement exactly, plain norms flat, odd images drawn."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import cv2

@@ -1,5 +1,7 @@
 """Images and videos of any kind become images that can be looked at, or one sentence."""
 
+from __future__ import annotations
+
 import struct
 import zlib
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from bnet_mm.analysis.images import free_name, images_of, no_longer_than, of_side, of_usual_size
 from bnet_mm.errors import InputError
+from bnet_mm.text import without_prefix
 
 
 def png_that_says(width: int, height: int) -> bytes:
@@ -43,9 +46,7 @@ def test_any_image_is_read_and_fits(shape, dtype, shown, tmp_path):
     assert name == 'p' and image.shape == (*shape[:2], 3) and image.dtype == np.uint8
     assert no_longer_than(image, 1024).shape == (*shown, 3)
     usual = of_usual_size(image, None).shape
-    assert all(
-        side % 32 == 0 and abs(side - s) <= 16 for side, s in zip(usual, shown, strict=False)
-    )
+    assert all(side % 32 == 0 and abs(side - s) <= 16 for side, s in zip(usual, shown))
     small = of_side(image, 32)
     assert min(small.shape[:2]) == 32 and max(small.shape[:2]) <= 128
 
@@ -53,7 +54,7 @@ def test_any_image_is_read_and_fits(shape, dtype, shown, tmp_path):
 def test_frames_are_spread_over_a_video(demo_ucf101):
     video = next(demo_ucf101.rglob('*.avi'))
     frames = list(images_of(video, 4))
-    numbers = [int(name.removeprefix(f'{video.stem}_')) for name, _ in frames]
+    numbers = [int(without_prefix(name, f'{video.stem}_')) for name, _ in frames]
     assert numbers[0] == 0 and len(set(numbers)) == 4 and numbers == sorted(numbers)
     assert len(list(images_of(video, 10**6))) == numbers[-1] + 1
 

@@ -1,5 +1,7 @@
 """Which layers are looked at: by stage, by name, in backbones and outside of them."""
 
+from __future__ import annotations
+
 import pytest
 import torchvision
 from torch import nn

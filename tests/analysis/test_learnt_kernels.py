@@ -1,5 +1,7 @@
 """What kernels learnt, against kernels that are known; and the field of a network that is known."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Work dirs: resumed, restarted and running trainings, of epochs and of iterations, and damaged."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

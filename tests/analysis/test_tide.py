@@ -1,5 +1,7 @@
 """The errors of detectors: tidecv's own figures, by table 14's names, and files that are wrong."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def files(tmp_path):
 
     def write(annotations, detections) -> tuple[Path, Path]:
         paths = tmp_path / 'annotations.json', tmp_path / 'found.json'
-        for path, contents in zip(paths, (annotations, detections), strict=True):
+        for path, contents in zip(paths, (annotations, detections)):
             path.write_text(json.dumps(contents))
         return paths
 
@@ -98,7 +100,7 @@ def test_figures_are_tidecvs_own(files, seed, tmp_path_factory):
     assert [row.kind for row in rows] == ['boxes', 'masks']
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TIDE_PATH', str(tmp_path_factory.getbasetemp() / 'tide'))
-        for row, mode in zip(rows, (TIDE.BOX, TIDE.MASK), strict=True):
+        for row, mode in zip(rows, (TIDE.BOX, TIDE.MASK)):
             tide = TIDE()
             tide.evaluate_range(
                 datasets.COCO(str(annotations)), datasets.COCOResult(str(found)), mode=mode

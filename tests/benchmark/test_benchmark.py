@@ -1,5 +1,7 @@
 """Measuring: the peers do the same, the figures are what they say; and the command line."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """A plain definition of the paper's authors' network, and of what their checkpoints are made of."""
 
+from __future__ import annotations
+
 import torch
 import torchvision
 from torch import nn

@@ -1,5 +1,7 @@
 """Networks and files that the tests of checkpoints share."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from authors import AuthorsNetwork, randomize

@@ -1,5 +1,7 @@
 """Loading without converting: `init_cfg`, `pretrained`, `load_from` and `load_state_dict`."""
 
+from __future__ import annotations
+
 import copy
 import pickle
 
@@ -24,8 +26,8 @@ def backbone_config(library, norm_cfg=BNET5, depth=18, checkpoint=None, **kwargs
     __import__(f'{library}.models')
     cfg = dict(type=f'{library}.ResNet', depth=depth, norm_cfg=norm_cfg, **kwargs)
     if library == 'mmaction':
-        return cfg | dict(pretrained=checkpoint)
-    return cfg | dict(init_cfg=checkpoint and dict(type='Pretrained', checkpoint=checkpoint))
+        return {**cfg, **dict(pretrained=checkpoint)}
+    return {**cfg, **dict(init_cfg=checkpoint and dict(type='Pretrained', checkpoint=checkpoint))}
 
 
 def initialized(library, checkpoint, **kwargs):
@@ -37,7 +39,7 @@ def initialized(library, checkpoint, **kwargs):
 
 def assert_same_stages(backbone, theirs, images):
     with torch.no_grad():
-        for ours, expected in zip(backbone(images), theirs(images), strict=True):
+        for ours, expected in zip(backbone(images), theirs(images)):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -72,7 +74,7 @@ def test_the_video_librarys_own_way_of_naming_is_taken(authors18, images, tmp_pa
     kwargs = dict(out_indices=(0, 1, 2, 3), torchvision_pretrain=False)
     assert_same_stages(initialized('mmaction', path, **kwargs), authors18, images)
     backbone = MODELS.build(
-        backbone_config('mmaction', checkpoint=str(path)) | dict(type='mmaction.ResNetTSM')
+        {**backbone_config('mmaction', checkpoint=str(path)), **dict(type='mmaction.ResNetTSM')}
     )
     backbone.init_weights()
     kernel = backbone.layer1[0].conv2.bn.dw.weight
@@ -112,13 +114,13 @@ def test_load_from_takes_the_authors_classifier(library, authors18, authors_file
 def test_load_from_takes_the_authors_detector(authors18, tmp_path):
     __import__('mmdet.models')
     cfg = Config.fromfile('configs/demo/faster_rcnn_r18_bnet5_fpn_demo.py')
-    cfg.model.backbone |= dict(base_channels=64, stem_channels=64, init_cfg=None)
+    cfg.model.backbone.update(base_channels=64, stem_channels=64, init_cfg=None)
     cfg.model.neck.in_channels = [64, 128, 256, 512]
     model = MODELS.build(cfg.model)
     neck = model.neck.lateral_convs[0].conv.weight.detach().clone()
     state = {f'backbone.{key}': value for key, value in authors18.state_dict().items()}
     state = {key: value for key, value in state.items() if '.fc.' not in key}
-    torch.save({'state_dict': state | {'neck.lateral_convs.0.conv.weight': neck + 1}, 'meta': {}},
+    torch.save({'state_dict': {**state, 'neck.lateral_convs.0.conv.weight': neck + 1}, 'meta': {}},
                tmp_path / 'detector.pth')  # fmt: skip
     load_checkpoint(model, str(tmp_path / 'detector.pth'))
     kernel = model.backbone.layer2[0].bn2.dw.weight
@@ -150,7 +152,7 @@ def test_another_width_is_named(library, authors_file):
 def test_kernels_of_networks_that_are_not_residual():
     cfg = dict(type='mmdet.MobileNetV2', norm_cfg=dict(type='BNET', k=5))
     state = MODELS.build(cfg).state_dict()
-    other = MODELS.build(cfg | dict(norm_cfg=dict(type='BNET', k=3)))
+    other = MODELS.build({**cfg, **dict(norm_cfg=dict(type='BNET', k=3))})
     with pytest.raises(
         InputError, match=r'5x5 kernels, the model k=3 at layer2\.0\.expand_conv\.bn'
     ):

@@ -1,5 +1,7 @@
 """A published CIFAR-10 network, trained by others with BN, on real photos."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 import bnet_mm
 from bnet_mm.checkpoint import contents_of, convert, read_checkpoint, verify
 from bnet_mm.checkpoint.reference import reference_stages
+from bnet_mm.text import without_prefix
 
 CLASSES = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck']
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -72,7 +75,7 @@ def images(real_data):
 
 def plain_network(state):
     net = ResNet20()
-    net.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})
+    net.load_state_dict({without_prefix(key, 'module.'): value for key, value in state.items()})
     return net.eval()
 
 
@@ -91,11 +94,11 @@ def test_bnet_predicts_as_the_trained_network(when, state, images):
         ours = bnet_mm.enhance(plain_network(state), k=3)
     else:
         ours = bnet_mm.enhance(ResNet20(), k=3).eval()
-        tensors = {key.removeprefix('module.'): value for key, value in state.items()}
+        tensors = {without_prefix(key, 'module.'): value for key, value in state.items()}
         if when == 'converted':
             found = convert(contents_of({'state_dict': state}), to='torchvision', k=3)
             assert all(stage.equal for stage in verify(state, found))
-            tensors |= found.state
+            tensors.update(found.state)
             tensors = {key: tensors[key] for key in ours.state_dict() if key in tensors}
         ours.load_state_dict(tensors)
     assert torch.equal(predictions(ours, inputs), theirs)
@@ -105,5 +108,5 @@ def test_the_reference_has_the_shortcuts_of_cifar_networks(state, images):
     inputs = images[0][:4].double()
     net = plain_network(state).double()
     with torch.no_grad():
-        for ours, theirs in zip(reference_stages(state, inputs), net.stages(inputs), strict=True):
+        for ours, theirs in zip(reference_stages(state, inputs), net.stages(inputs)):
             torch.testing.assert_close(ours, theirs)

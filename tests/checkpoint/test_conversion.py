@@ -1,5 +1,7 @@
 """Conversions: every layout in, every layout out, and the function that the tensors carry."""
 
+from __future__ import annotations
+
 import copy
 import sys
 
@@ -18,6 +20,7 @@ from bnet_mm.checkpoint import contents_of, convert, verify, write_checkpoint
 from bnet_mm.checkpoint.layouts import detect_layout
 from bnet_mm.errors import InputError
 from bnet_mm.reports.checkpoints import use_it
+from bnet_mm.text import without_prefix
 
 LIBRARIES = ['mmdet', 'mmseg', 'mmaction', 'mmpretrain']
 
@@ -49,7 +52,7 @@ def outputs(net, images):
 
 def assert_same(ours, theirs, tolerance=1e-9):
     assert len(ours) == len(theirs) == 4
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(ours, theirs):
         assert a.shape == b.shape
         assert (a - b).abs().max() <= tolerance * b.abs().max()
 
@@ -214,9 +217,12 @@ def test_any_way_round_gives_the_same_tensors(network_of, k, path, prefix, large
 
 
 def test_a_whole_model_keeps_its_other_parts(authors18):
-    state = below('backbone.', authors18) | {
-        'neck.conv.weight': torch.ones(2),
-        'backbone.fc.weight': torch.ones(2),
+    state = {
+        **below('backbone.', authors18),
+        **{
+            'neck.conv.weight': torch.ones(2),
+            'backbone.fc.weight': torch.ones(2),
+        },
     }
     state = {key: value for key, value in state.items() if not key.startswith('backbone.fc')}
     found = converted(state, what='model')
@@ -266,7 +272,7 @@ def test_types_are_kept_and_said(dtype, authors18):
     }
     found = converted(state)
     assert found.state['layer1.0.bn2.dw.weight'].dtype == dtype
-    assert str(dtype).removeprefix('torch.') in found.notes[0]
+    assert without_prefix(str(dtype), 'torch.') in found.notes[0]
     assert all(stage.equal for stage in verify(state, found))
 
 
@@ -283,26 +289,26 @@ def without(state, *names):
         (lambda s: without(s, 'layer4.0.downsample.0.weight'), r'layer4\.0\.downsample\.0'),
         (lambda s: {k: v for k, v in s.items() if not k.startswith('layer4')}, 'incomplete'),
         (lambda s: {k: v for k, v in s.items() if not k.startswith('layer4.1')}, 'incomplete'),
-        (lambda s: s | {'layer1.0.se.fc.weight': torch.ones(1)}, r'hold layer1\.0\.se\.fc'),
-        (lambda s: s | {'layer1.0.bn7.weight': torch.ones(1)}, r'no place .* layer1\.0\.bn7'),
-        (lambda s: s | {'stem.9.weight': torch.ones(1)}, r'no place .* stem\.9'),
-        (lambda s: s | {'layer2.0.conv1.weight': torch.ones(())}, 'is not a convolution'),
-        (lambda s: s | {'layer1.0.bn7.dw.weight': torch.ones(())}, 'no place'),
-        (lambda s: s | {'bn1.weight': torch.ones(3)}, r'bn1\.weight has shape \(3,\)'),
-        (lambda s: s | {'conv1.weight': s['conv1.weight'].int()}, 'quantized'),
-        (lambda s: s | {'net.' + k: v for k, v in s.items()}, 'several residual networks'),
+        (lambda s: {**s, 'layer1.0.se.fc.weight': torch.ones(1)}, r'hold layer1\.0\.se\.fc'),
+        (lambda s: {**s, 'layer1.0.bn7.weight': torch.ones(1)}, r'no place .* layer1\.0\.bn7'),
+        (lambda s: {**s, 'stem.9.weight': torch.ones(1)}, r'no place .* stem\.9'),
+        (lambda s: {**s, 'layer2.0.conv1.weight': torch.ones(())}, 'is not a convolution'),
+        (lambda s: {**s, 'layer1.0.bn7.dw.weight': torch.ones(())}, 'no place'),
+        (lambda s: {**s, 'bn1.weight': torch.ones(3)}, r'bn1\.weight has shape \(3,\)'),
+        (lambda s: {**s, 'conv1.weight': s['conv1.weight'].int()}, 'quantized'),
+        (lambda s: {**s, 'net.' + k: v for k, v in s.items()}, 'several residual networks'),
         (lambda s: {'a': torch.ones(1)}, 'no residual network was found'),
-        (lambda s: s | {'layer1.0.bn2.weight': torch.ones(64)}, 'two norms for one place'),
+        (lambda s: {**s, 'layer1.0.bn2.weight': torch.ones(64)}, 'two norms for one place'),
         (
-            lambda s: s | {'layer1.0.bn2.dw.bias': torch.ones(64)},
+            lambda s: {**s, 'layer1.0.bn2.dw.bias': torch.ones(64)},
             r'two tensors for the place of layer1\.0\.bn2\.dw\.bias',
         ),
         (
-            lambda s: s | {'layer1.0.bnet2.bnconv.weight': torch.ones(64, 1, 4, 4)},
+            lambda s: {**s, 'layer1.0.bnet2.bnconv.weight': torch.ones(64, 1, 4, 4)},
             'has 4x4 kernels, and k is odd',
         ),
-        (lambda s: s | {'bn1.bias': torch.ones(1).expand(10**12)}, 'damaged or hostile'),
-        (lambda s: s | {'bn1.bias': torch.eye(64).to_sparse()}, 'not a plain tensor'),
+        (lambda s: {**s, 'bn1.bias': torch.ones(1).expand(10**12)}, 'damaged or hostile'),
+        (lambda s: {**s, 'bn1.bias': torch.eye(64).to_sparse()}, 'not a plain tensor'),
     ],
 )
 def test_what_is_no_complete_network_is_named(change, sentence, authors18):
@@ -346,10 +352,10 @@ def test_the_line_of_a_config_loads_the_result(name, to, options, tmp_path):
     path = write_checkpoint({'state_dict': found.state}, tmp_path / 'x.pth')
     line = use_it(found, path)
     assert line.startswith('backbone=')
-    cfg = eval(line.removeprefix('backbone='))
+    cfg = eval(without_prefix(line, 'backbone='))
     assert options.items() <= cfg.items()
     __import__(f'{to}.models')
-    backbone = MODELS.build(cfg | {'type': f'{to}.{cfg["type"]}'})
+    backbone = MODELS.build({**cfg, **{'type': f'{to}.{cfg["type"]}'}})
     backbone.init_weights()
     assert torch.equal(backbone.layer4[0].conv1.weight, theirs.layer4[0].conv1.weight)
 
@@ -389,7 +395,9 @@ def test_arguments_that_are_not_known(authors18):
 
 def test_unknown_entries_are_left_over(authors18):
     found = convert(
-        contents_of({'state_dict': authors18.state_dict() | {'x.y': torch.ones(1)}, 'mystery': 3})
+        contents_of(
+            {'state_dict': {**authors18.state_dict(), 'x.y': torch.ones(1)}, 'mystery': 3}
+        )
     )
     assert found.unexplained == ['mystery', 'x.y']
 
@@ -406,7 +414,7 @@ def test_verification_finds_every_wrong_tensor(authors18):
         found = converted(state)
         found.state[name] = found.state[name] * 1.0001
         assert not all(stage.equal for stage in verify(state, found))
-    state = dict(state) | {'conv1.weight': state['conv1.weight'] * float('nan')}
+    state = {**dict(state), 'conv1.weight': state['conv1.weight'] * float('nan')}
     assert not any(stage.equal for stage in verify(state, converted(state)))
 
 

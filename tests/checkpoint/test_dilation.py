@@ -1,5 +1,7 @@
 """Dilation is part of a checkpoint: networks that differ in it do not load into one another."""
 
+from __future__ import annotations
+
 import copy
 import io
 import warnings
@@ -82,7 +84,7 @@ def test_files_that_say_nothing_load_and_that_is_said():
 
 def test_something_else_in_its_place():
     for value in (torch.ones(3), torch.tensor(2.0), torch.tensor(-1)):
-        state = BNET(4, k=3, dilation=2).state_dict() | {'dw.dilation': value}
+        state = {**BNET(4, k=3, dilation=2).state_dict(), 'dw.dilation': value}
         with pytest.raises(RuntimeError, match='kernels of dilation'):
             BNET(4, k=3, dilation=2).load_state_dict(state)
 
@@ -95,7 +97,7 @@ def test_openmmlabs_loader(library, prefix, theirs, ours, tmp_path):
     extra = dict(pretrained=None) if library == 'mmaction' else {}
     cfg = dict(type=f'{library}.ResNet', depth=18, **extra)
     source, target = (
-        MODELS.build(cfg | dict(norm_cfg=dict(type='BNET', k=3, dilation=d)))
+        MODELS.build({**cfg, **dict(norm_cfg=dict(type='BNET', k=3, dilation=d))})
         for d in (theirs, ours)
     )
     for module in source.modules():

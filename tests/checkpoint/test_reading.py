@@ -1,5 +1,7 @@
 """Reading checkpoints: what is accepted, what is refused and with which message."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import gzip

@@ -1,5 +1,7 @@
 """The command lines: what they print, write and refuse, and how they end."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torchvision
@@ -55,7 +57,7 @@ def test_what_is_not_equal_is_not_written(call_tool, tmp_path):
 
 
 def test_unexplained_entries_are_said_and_strict_refuses_them(call_tool, authors18, tmp_path):
-    torch.save(authors18.state_dict() | {'mystery.w': torch.ones(1)}, tmp_path / 'x.pth')
+    torch.save({**authors18.state_dict(), 'mystery.w': torch.ones(1)}, tmp_path / 'x.pth')
     result = call_tool('convert_checkpoint.py', 'x.pth', 'out.pth', '--strict')
     assert result.returncode == 2
     assert '1 entries are unexplained, and --strict was given: mystery.w' in result.stderr

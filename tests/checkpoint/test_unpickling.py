@@ -1,5 +1,7 @@
 """The restricted unpickler for old releases of torch, on every release."""
 
+from __future__ import annotations
+
 import argparse
 import collections
 import copyreg

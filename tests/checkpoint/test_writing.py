@@ -1,5 +1,7 @@
 """Writing: atomic, and never over an existing file."""
 
+from __future__ import annotations
+
 import os
 import resource
 import subprocess

@@ -1,5 +1,7 @@
 """The paper's experiments: each builds, differs from its baseline by the norm, and is listed."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
@@ -186,14 +188,20 @@ def test_schedules_are_the_papers():
 
     resnet = schedule('resnet50_bnet3_100e_in1k')
     sgd = dict(type='SGD', momentum=0.9)
-    assert without_scope(resnet.optim_wrapper.optimizer) == sgd | dict(lr=0.1, weight_decay=1e-4)
+    assert without_scope(resnet.optim_wrapper.optimizer) == {
+        **sgd,
+        **dict(lr=0.1, weight_decay=1e-4),
+    }
     assert (resnet.train_cfg.max_epochs, resnet.param_scheduler.milestones) == (100, [30, 60, 90])
     assert (resnet.train_dataloader.batch_size, resnet.auto_scale_lr.base_batch_size) == (32, 256)
     longer = schedule('resnet50_bnet3_autoaug_270e_in1k')
     assert (longer.train_cfg.max_epochs, longer.param_scheduler.milestones) == (270, [80, 160, 240])
     assert longer.train_dataloader.dataset.pipeline[3].policies == 'imagenet'
     mobile = schedule('mobilenetv2_w025_bnet3_150e_in1k')
-    assert without_scope(mobile.optim_wrapper.optimizer) == sgd | dict(lr=0.05, weight_decay=4e-5)
+    assert without_scope(mobile.optim_wrapper.optimizer) == {
+        **sgd,
+        **dict(lr=0.05, weight_decay=4e-5),
+    }
     assert without_scope(mobile.param_scheduler) == dict(
         type='CosineAnnealingLR', T_max=150, by_epoch=True
     )

@@ -1,5 +1,7 @@
 """The drawn COCO dataset: valid, repeatable, and never in the place of something else."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 

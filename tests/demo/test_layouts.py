@@ -1,5 +1,7 @@
 """The drawn Cityscapes, VOC and UCF-101: as the libraries and the real ones have them."""
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Residual networks of every library: all norms folded, the ends of their blocks joined."""
 
+from __future__ import annotations
+
 from copy import deepcopy
 from importlib import import_module
 

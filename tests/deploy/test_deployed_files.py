@@ -1,5 +1,7 @@
 """From config and checkpoint to a file, and from the file to the libraries' own inference."""
 
+from __future__ import annotations
+
 import json
 from copy import deepcopy
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Folding: what is folded stays equal, and what cannot be folded is left and said."""
 
+from __future__ import annotations
+
 from copy import deepcopy
 
 import pytest

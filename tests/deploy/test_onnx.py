@@ -1,5 +1,7 @@
 """ONNX: both exporters, free sizes, and what onnxruntime makes of the file."""
 
+from __future__ import annotations
+
 import sys
 
 import pytest
@@ -100,7 +102,7 @@ def test_a_layer_that_the_exporter_does_not_know(tmp_path):
         dict(
             model=dict(
                 type='RetinaNet',
-                backbone=backbone | deformed,
+                backbone={**backbone, **deformed},
                 neck=dict(type='FPN', in_channels=[32, 64, 128, 256], out_channels=8, num_outs=5),
                 bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8),
             ),

@@ -3,6 +3,8 @@
 For a config's `custom_imports`, before the model is built.
 """
 
+from __future__ import annotations
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper

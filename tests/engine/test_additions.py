@@ -1,5 +1,7 @@
 """What the tools write into a config: once, in sight, with switches; stock tools do the same."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Images of samples as the model gets them, and printed configs."""
 
+from __future__ import annotations
+
 import ast
 import shutil
 

@@ -1,5 +1,7 @@
 """The last checkpoint survives a job that dies while it saves the next."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from mmengine.model import BaseModel

@@ -1,5 +1,7 @@
 """A classification run through the tools: trained, tested, compared, handed to a detector."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

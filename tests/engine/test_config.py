@@ -1,5 +1,7 @@
 """Command line options, as they arrive in the config."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
@@ -148,7 +150,7 @@ def test_drawing_where_it_cannot_be(monkeypatch):
     monkeypatch.delenv('DISPLAY', raising=False)
     monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
     with pytest.raises(InputError, match='there is no display here; use --show-dir'):
-        set_drawing(cfg, **(options | dict(show=True)))
+        set_drawing(cfg, **({**options, **dict(show=True)}))
     cfg.default_hooks.visualization = None
     with pytest.raises(InputError, match=r'need default_hooks\.visualization'):
         set_drawing(cfg, **options)

@@ -1,5 +1,7 @@
 """Wrong input ends a run with one sentence and exit code 2, never a traceback."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

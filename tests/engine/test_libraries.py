@@ -1,5 +1,7 @@
 """The launchers with MMSegmentation and MMAction2: trained, evaluated, tested from a checkpoint."""
 
+from __future__ import annotations
+
 import re
 import shutil
 

@@ -1,5 +1,7 @@
 """Trainings of several processes on CPUs: the same as one process, and over after a death."""
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
@@ -14,7 +16,7 @@ import torch
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-WITH_FLOAT64 = os.environ | {'PYTHONPATH': str(Path(__file__).resolve().parent)}
+WITH_FLOAT64 = {**os.environ, 'PYTHONPATH': str(Path(__file__).resolve().parent)}
 
 
 @pytest.fixture
@@ -121,6 +123,8 @@ def test_other_launchers_need_a_gpu_and_say_so(tiny_recognizer, run_tool):
     if torch.cuda.is_available():
         pytest.skip('this is the sentence of a machine without GPUs')
     slurm = {'SLURM_PROCID': '0'}
-    result = run_tool('train.py', tiny_recognizer, '--launcher', 'slurm', env=os.environ | slurm)
+    result = run_tool(
+        'train.py', tiny_recognizer, '--launcher', 'slurm', env={**os.environ, **slurm}
+    )
     assert result.returncode == 2
     assert '--launcher slurm needs an accelerator for each process' in result.stderr

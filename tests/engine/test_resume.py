@@ -1,5 +1,7 @@
 """A training that was killed goes on and ends where an uninterrupted one ends."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess

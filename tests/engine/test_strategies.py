@@ -1,5 +1,7 @@
 """mmengine's strategies, by its FlexibleRunner: what they do to a model leaves BNET whole."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -11,6 +13,7 @@ import bnet_mm
 import bnet_mm.engine.cpu_wrapper  # noqa: F401  (registers the wrapper)
 from bnet_mm.checkpoint import read_checkpoint
 from bnet_mm.layers import BNET, EnhancedNorm, SyncBNET
+from bnet_mm.text import without_prefix
 
 
 class Toy(BaseModel):
@@ -80,7 +83,7 @@ def assert_trained(runner, wanted, work_dir):
     model = runner.model
     model = model.module if isinstance(model, DistributedDataParallel) else model
     saved = read_checkpoint(work_dir / 'epoch_2.pth')['state_dict']
-    saved = {name.removeprefix('module.'): value for name, value in saved.items()}  # DDP's
+    saved = {without_prefix(name, 'module.'): value for name, value in saved.items()}  # DDP's
     for state in (model.state_dict(), saved):
         assert state.keys() == wanted.keys()
         for name, value in wanted.items():

@@ -1,5 +1,7 @@
 """One run of the launchers on a tiny detector: what they print and leave behind."""
 
+from __future__ import annotations
+
 import pickle
 import subprocess
 import sys

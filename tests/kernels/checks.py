@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnet_mm.text import without_prefix
+
 if __name__ == '__main__':  # also where the package is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -69,7 +71,7 @@ class Case:
     dtype: torch.dtype
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix('torch.')
+        dtype = without_prefix(str(self.dtype), 'torch.')
         shape = 'x'.join(map(str, self.shape))
         return f'{shape} {self.memory_format} {dtype} k={self.k} dilation={self.dilation}'
 
@@ -214,7 +216,7 @@ def compare_statistics(found: tuple, mean: Tensor, var: Tensor, title: str) -> I
 def combined_statistics(backend: Backend, x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the statistics of a batch from those of its images, as processes do."""
     parts = [backend.statistics(image) for image in x.split(1)]
-    means, variances = (torch.stack(part) for part in zip(*parts, strict=True))
+    means, variances = (torch.stack(part) for part in zip(*parts))
     mean = means.mean(0)
     return mean, (variances + (means - mean) ** 2).mean(0)
 
@@ -270,7 +272,7 @@ def compare_backward(
         grad_x, *grads = gradients
         yield f'x, {title}', share(grad_x, wanted.x, scale), rounding
         yield f'type and memory format of x, {title}', unlike(grad_x, x, case), 0
-        for name, found in zip(('weight', 'bias', 'sum_dy'), grads, strict=False):
+        for name, found in zip(('weight', 'bias', 'sum_dy'), grads):
             expected = getattr(wanted, name)
             yield f'{name}, {title}', share(found, expected, terms), sums_rounding
 
@@ -321,9 +323,7 @@ def repeatability(
             return y, mean, var, *sums, grad_x, *backend.backward(*arguments, 1, False)
 
         first = step()
-        different = sum(
-            not torch.equal(a, b) for _ in range(times) for a, b in zip(first, step(), strict=True)
-        )
+        different = sum(not torch.equal(a, b) for _ in range(times) for a, b in zip(first, step()))
         yield Check(f'results that differ from run to run: {case}', float(different), 0)
 
 

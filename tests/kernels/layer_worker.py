@@ -3,6 +3,8 @@
 Started by torchrun; ends with an error unless everything agrees.
 """
 
+from __future__ import annotations
+
 import copy
 import itertools
 import os
@@ -111,7 +113,7 @@ def fully_sharded(whole: nn.Sequential) -> None:
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         net(part).square().mean().backward()
         optimizer.step()
-    for ours, theirs in zip(sharded.parameters(), whole.parameters(), strict=True):
+    for ours, theirs in zip(sharded.parameters(), whole.parameters()):
         torch.testing.assert_close(ours.full_tensor(), theirs)
 
 
@@ -143,7 +145,7 @@ def main() -> None:
     torch.manual_seed(dist.get_rank())
     run(OnCPUs(local), x, len(x))
     run(alone, x, len(x))
-    for ours, mine in zip(local.parameters(), alone.parameters(), strict=True):
+    for ours, mine in zip(local.parameters(), alone.parameters()):
         mean = mine.grad.clone()
         reduce(mean)
         torch.testing.assert_close(ours.grad, mean / dist.get_world_size())

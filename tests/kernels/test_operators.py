@@ -1,5 +1,7 @@
 """What compilers are told of the operators, against what the operators do."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest
@@ -53,5 +55,5 @@ def test_compiled_networks_take_every_layout(layout):
     for net in (model, compiled):
         y = net(x)
         results.append([y, *torch.autograd.grad(y, [x, *net.parameters()], g)])
-    for ours, theirs in zip(*results, strict=True):
+    for ours, theirs in zip(*results):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """BNET over several processes, on CPUs with gloo, started as users start them."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -4,6 +4,8 @@ Triton reads TRITON_INTERPRET when it is imported, which other tests may have do
 file runs itself in a process of its own.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -63,7 +65,7 @@ def test_compiles_for_a_gpu(absent, name, memory_format):
     from triton.compiler import ASTSource, compile
 
     kernel, blocks = COMPILED[name]
-    sizes = zip(blocks.names, blocks.small[memory_format == 'channels_last'], strict=True)
+    sizes = zip(blocks.names, blocks.small[memory_format == 'channels_last'])
     constants = dict(sizes, k=3, dilation=2, channels_last=memory_format == 'channels_last')
     constants.update(whole=False, relu=not absent, alignment=4, **dict.fromkeys(absent))
     signature = {}
@@ -140,7 +142,7 @@ class TestInInterpreter:
         y, mean, _, invstd = kernels.forward_training(x, weight, bias, checks.EPS, 1, g)
         torch.testing.assert_close(y.double(), exact.y + g, rtol=0, atol=2e-5)
         found = kernels.backward(g, x, weight, mean, invstd, 1, False)
-        for gradient, expected in zip(found, exact[1:4], strict=True):
+        for gradient, expected in zip(found, exact[1:4]):
             torch.testing.assert_close(gradient.double(), expected, rtol=0, atol=1e-4)
 
     @FORMATS

@@ -1,5 +1,7 @@
 """The choice of a back end for a whole process."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

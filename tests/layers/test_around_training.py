@@ -1,5 +1,7 @@
 """What trainings do around a norm: averages of weights, precise statistics, checkpointing."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest
@@ -107,7 +109,7 @@ def test_gradient_checkpointing_is_as_with_batch_norm(library, k):
     for norm, with_cp in (('BNET', True), ('BNET', False), ('BN', True)):
         options = dict(k=k) if norm == 'BNET' else {}
         torch.manual_seed(0)
-        net = MODELS.build(cfg | dict(norm_cfg=dict(type=norm, **options), with_cp=with_cp))
+        net = MODELS.build({**cfg, **dict(norm_cfg=dict(type=norm, **options), with_cp=with_cp)})
         if nets:
             net.load_state_dict(nets[0].state_dict(), strict=norm == 'BNET')
         net.norm_eval = False

@@ -1,5 +1,7 @@
 """Binary activations and weights against the definitions of Bi-Real Net's paper."""
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from hypothesis import given

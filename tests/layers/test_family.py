@@ -1,5 +1,7 @@
 """Other norms, plain and enhanced, against references written from their papers' definitions."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -52,7 +54,7 @@ def test_switchable_norm_is_its_definition(n, c, h, w, seed):
     np.testing.assert_allclose(norm(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
     # The running statistics move by the momentum to those of the batch, the variance too unbiased.
     of_batch = x.numpy().mean((0, 2, 3)), x.numpy().var((0, 2, 3))
-    tracked = [0.9 * old + 0.1 * new for old, new in zip(before, of_batch, strict=True)]
+    tracked = [0.9 * old + 0.1 * new for old, new in zip(before, of_batch)]
     np.testing.assert_allclose(norm.batch.running_mean.numpy(), tracked[0], rtol=1e-9)
     np.testing.assert_allclose(norm.batch.running_var.numpy(), tracked[1], rtol=1e-9, atol=1e-12)
     expected = switchable(x.numpy(), *parameters, tracked) * scale + shift

@@ -1,5 +1,7 @@
 """Precisions, memory formats, and what compilers, exporters and copies make of the layer."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 

@@ -1,5 +1,7 @@
 """The layer in one step and child by child: when, and that both compute the same."""
 
+from __future__ import annotations
+
 import copy
 import os
 
@@ -88,7 +90,7 @@ def test_one_step_computes_what_the_composed_layer_does(
         spread = x.double().var((0, 2, 3), correction=0).min()
         if spread < 1e-3:
             return
-    for value, right in zip(values, expected, strict=True):
+    for value, right in zip(values, expected):
         scale = float(right.abs().max()) if right.numel() else 0.0
         torch.testing.assert_close(value.double(), right, rtol=1e-3, atol=1e-4 * max(scale, 1))
 

@@ -1,5 +1,7 @@
 """What the layer keeps for the backward pass, in bytes."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn

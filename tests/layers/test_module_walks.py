@@ -1,5 +1,7 @@
 """What programs do to every batch norm of a model, they do to a BNET, and it means the same."""
 
+from __future__ import annotations
+
 import copy
 import pickle
 from functools import partial

@@ -5,6 +5,8 @@ twin, in which each BNET is torch's own batch norm and convolution, one after th
 that the twin does not survive (mmdet's blocks cannot be scripted, say) is left out for both.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import io
@@ -122,7 +124,7 @@ FEW = [
 ]  # fmt: skip
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def built(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = BUILDERS[name]()
@@ -158,7 +160,7 @@ def images() -> Tensor:
 
 
 def layers(net: nn.Module) -> list[nn.Module]:
-    return [m for m in net.modules() if isinstance(m, EnhancedNorm | TwoModules)]
+    return [m for m in net.modules() if isinstance(m, (EnhancedNorm, TwoModules))]
 
 
 def last(output) -> Tensor:
@@ -173,8 +175,8 @@ def trained(net: nn.Module, x: Tensor, run: Callable | None = None) -> dict[str,
     y = last((net if run is None else run)(x))
     y.square().mean().backward()
     found = {'output': y, 'input': x.grad}
-    found |= {f'grad of {n}': p.grad for n, p in net.named_parameters() if p.grad is not None}
-    return found | {n: b.double() for n, b in net.named_buffers()}
+    found.update({f'grad of {n}': p.grad for n, p in net.named_parameters() if p.grad is not None})
+    return {**found, n: b.double() for n, b in net.named_buffers()}
 
 
 def evaluated(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -221,7 +223,7 @@ def replicated(net):
     modules = list(net.modules())
     index = {module: i for i, module in enumerate(modules)}
     replicas = [module._replicate_for_data_parallel() for module in modules]
-    for module, replica in zip(modules, replicas, strict=True):
+    for module, replica in zip(modules, replicas):
         for name, child in module._modules.items():
             replica._modules[name] = None if child is None else replicas[index[child]]
         for name, value in module._parameters.items():
@@ -232,7 +234,7 @@ def replicated(net):
     x = images()
     y = last(replicas[0](x))
     y.square().mean().backward()
-    return {'output': y} | {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+    return {**{'output': y}, n: p.grad for n, p in net.named_parameters() if p.grad is not None}
 
 
 def checkpointed(net):
@@ -273,7 +275,7 @@ def hooked(net, on_norms=True):
         return hook
 
     for name, module in net.named_modules():
-        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU):
+        if isinstance(module, (nn.ReLU, nn.ReLU6, nn.SiLU)):
             module.inplace = False  # as hooks on gradients want it
         module.register_forward_hook(look('forward', name))
         module.register_forward_pre_hook(look('forward_pre', name))
@@ -281,8 +283,8 @@ def hooked(net, on_norms=True):
             module.register_full_backward_hook(look('backward', name))
             module.register_full_backward_pre_hook(look('backward_pre', name))
     results = trained(net, images())
-    results |= {f'calls of {kind} {name}': torch.tensor(n) for (kind, name), n in seen.items()}
-    return results | {'seen': torch.stack(sums).sort().values}
+    results.update({f'calls of {kind} {name}': torch.tensor(n) for (kind, name), n in seen.items()})
+    return {**results, 'seen': torch.stack(sums).sort().values}
 
 
 def hooked_around_norms(net):
@@ -293,7 +295,7 @@ def hooked_around_norms(net):
 def other_activations(net):
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.ReLU | nn.ReLU6 | nn.SiLU):
+            if isinstance(child, (nn.ReLU, nn.ReLU6, nn.SiLU)):
                 setattr(module, name, nn.GELU())
     return trained(net, images())
 
@@ -305,7 +307,7 @@ class Halved(nn.Module):
 
 def put_in_later(net):
     """A part in front of each last norm of a block, a plain norm in the place of another."""
-    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, EnhancedNorm | TwoModules)]
+    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, (EnhancedNorm, TwoModules))]
     for i, (name, norm) in enumerate(norms):
         parent, _, child = name.rpartition('.')
         other = (
@@ -354,7 +356,7 @@ def traced_by_fx(net):
 
 
 def features(net):
-    parts = [n for n, m in net.named_modules() if isinstance(m, EnhancedNorm | TwoModules)]
+    parts = [n for n, m in net.named_modules() if isinstance(m, (EnhancedNorm, TwoModules))]
     names = [n for n in get_graph_node_names(net)[1] if not n.startswith(tuple(parts))]
     wanted = [names[len(names) // 3], names[-1]]
     return dict(create_feature_extractor(net, wanted)(images()))

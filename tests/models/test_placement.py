@@ -1,5 +1,7 @@
 """Where BNET goes in built networks, and what that costs."""
 
+from __future__ import annotations
+
 import pytest
 import timm
 import torch

@@ -1,5 +1,7 @@
 """Blocks with their end in one pass against their libraries' own forward."""
 
+from __future__ import annotations
+
 import copy
 import pickle
 from importlib import import_module
@@ -69,7 +71,7 @@ def test_outputs_gradients_and_statistics_are_the_librarys(library, depth, train
     other = stock(model)
     assert not ends(other)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    for a, b in zip(results(model, x), results(other, x), strict=True):
+    for a, b in zip(results(model, x), results(other, x)):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
@@ -116,7 +118,7 @@ def test_copies_pickles_and_compiled_models():
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert len(ends(other)) == len(ends(model)) == 8
         assert list(other.state_dict()) == list(model.state_dict())
-        for a, b in zip(other(x), expected, strict=True):
+        for a, b in zip(other(x), expected):
             assert torch.equal(a, b)
         nn.init.zeros_(other.layer1[0].bn2.dw.weight)  # its own, nobody else's
         assert not torch.equal(other(x)[0], expected[0])
@@ -131,7 +133,7 @@ def test_checkpointed_blocks():
     model = backbone('mmdet', with_cp=True)
     other = stock(model)
     x = torch.randn(2, 3, 64, 64, requires_grad=True)
-    for a, b in zip(results(model, x), results(other, x), strict=True):
+    for a, b in zip(results(model, x), results(other, x)):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
@@ -142,7 +144,7 @@ def test_what_is_put_in_later_is_seen():
     block = model.layer1[0]
     for name, part in (('relu', nn.GELU()), ('bn2', nn.BatchNorm2d(8).eval())):
         setattr(block, name, part)
-        for a, b in zip(model(x), stock(model)(x), strict=True):
+        for a, b in zip(model(x), stock(model)(x)):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert len(ends(join_ends(model))) == 8  # again, and nothing more
     seen = []

@@ -1,5 +1,7 @@
 """The gaps of upstream releases stay closed."""
 
+from __future__ import annotations
+
 import os
 import pickle
 import stat

@@ -1,5 +1,7 @@
 """The layer under what mmengine and mmcv do to every norm."""
 
+from __future__ import annotations
+
 import copy
 import pickle
 

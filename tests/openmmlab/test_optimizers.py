@@ -1,5 +1,7 @@
 """Optimizer groups: what the norm's scale and shift get, the kernel and the bias get."""
 
+from __future__ import annotations
+
 import pytest
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope

@@ -1,5 +1,7 @@
 """Images as models see them: what each library's own loading and preprocessor give."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import cv2

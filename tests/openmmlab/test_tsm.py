@@ -1,5 +1,7 @@
 """TSM's optimizer groups: every parameter once, and the kernels with the norms."""
 
+from __future__ import annotations
+
 import pytest
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope

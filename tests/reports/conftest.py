@@ -1,5 +1,7 @@
 """Work dirs as trainings leave them, without training."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

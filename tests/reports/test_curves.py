@@ -1,5 +1,7 @@
 """Curves: what is drawn of finished, short and running trainings, and what cannot be."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

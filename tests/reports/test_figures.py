@@ -1,5 +1,7 @@
 """Figures: titles that stay above their own panels."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

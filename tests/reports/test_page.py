@@ -1,5 +1,7 @@
 """The report: what it says, how it looks in a browser, that it goes on where it stopped."""
 
+from __future__ import annotations
+
 import json
 import re
 import shutil

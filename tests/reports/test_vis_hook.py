@@ -1,5 +1,7 @@
 """BNETVisHook: what it logs, that it changes nothing, and that it keeps to its time."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from bnet_mm.text import without_suffix
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +56,7 @@ def test_it_logs_to_every_backend_and_the_training_stays_the_same(tiny_config, r
 
     found = EventAccumulator(str(events)).Reload().Tags()
     assert names <= set(found['scalars'])
-    assert sorted(found['images']) == sorted(p.name.removesuffix('_2.png') for p in images)
+    assert sorted(found['images']) == sorted(without_suffix(p.name, '_2.png') for p in images)
     ours, plain = (
         torch.load(tmp_path / f'{name}/epoch_1.pth', weights_only=False)['state_dict']
         for name in ('with', 'without')

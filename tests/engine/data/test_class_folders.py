@@ -1,5 +1,7 @@
 """Folders of classes and lists of labelled images are checked before a training."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

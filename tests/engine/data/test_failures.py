@@ -1,5 +1,7 @@
 """A failure is explained by the data where they are its cause, and not otherwise."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path
@@ -68,7 +70,7 @@ def test_a_dataset_without_an_image(coco):
     sentence = explain_failure(cfg, failure(cfg))
     assert 'train_dataloader.dataset: no image is left' in sentence
     assert 'the config asks for cell, dust; set train_dataloader.dataset.metainfo.cl' in sentence
-    path.write_text(json.dumps(content | dict(images=[])))
+    path.write_text(json.dumps({**content, **dict(images=[])}))
     cfg = config(coco)
     assert explain_failure(cfg, failure(cfg)) == (
         'a dataset has no image; check its ann_file, data_prefix and filter_cfg'

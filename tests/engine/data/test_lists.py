@@ -1,5 +1,7 @@
 """Lists of images and clips: an error names file and line."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

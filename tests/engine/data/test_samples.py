@@ -1,5 +1,7 @@
 """Masks and clips are opened before the first step, and the first wrong one is named."""
 
+from __future__ import annotations
+
 import shutil
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """MMAction2's backbones: norms inside ConvModule, torchvision's weights, partially frozen norms."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest

@@ -1,5 +1,7 @@
 """MMDetection's backbones: BNET where it is asked for, the library's own network where not."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 
@@ -119,7 +121,7 @@ def test_a_bnet_network_has_the_same_weights_elsewhere_under_the_same_seed():
     bnet = build(norm_cfg=dict(type='BNET', k=5))
     bnet.init_weights()
     x = torch.randn(1, 3, 64, 64)
-    for a, b in zip(outputs(bnet, x), outputs(bn, x), strict=True):
+    for a, b in zip(outputs(bnet, x), outputs(bn, x)):
         torch.testing.assert_close(a, b)
 
 
@@ -132,7 +134,7 @@ def test_batch_norm_checkpoint_loads_strictly_with_identical_outputs():
     bnet = build(depth=50, base_channels=8, stem_channels=8, norm_cfg=dict(type='BNET', k=7))
     bnet.load_state_dict(bn.state_dict(), strict=True)
     x = torch.randn(1, 3, 64, 64)
-    for a, b in zip(outputs(bnet, x), outputs(bn, x), strict=True):
+    for a, b in zip(outputs(bnet, x), outputs(bn, x)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

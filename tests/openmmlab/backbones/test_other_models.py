@@ -1,5 +1,7 @@
 """Models of the libraries beside the paper's: what frameworks do to norms leaves BNET whole."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest
@@ -83,7 +85,7 @@ def test_conversions_fusion_and_initializers(name, tmp_path):
     ):
         changed = change(copy.deepcopy(whole))
         assert len(kernels(changed)) == count
-        for ours, theirs in zip(stages(changed, images), expected, strict=True):
+        for ours, theirs in zip(stages(changed, images), expected):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
     found = examine(cfg)
