@@ -296,7 +296,7 @@ def without(state, *names):
         (lambda s: {**s, 'layer1.0.bn7.dw.weight': torch.ones(())}, 'no place'),
         (lambda s: {**s, 'bn1.weight': torch.ones(3)}, r'bn1\.weight has shape \(3,\)'),
         (lambda s: {**s, 'conv1.weight': s['conv1.weight'].int()}, 'quantized'),
-        (lambda s: {**s, 'net.' + k: v for k, v in s.items()}, 'several residual networks'),
+        (lambda s: {**s, **{'net.' + k: v for k, v in s.items()}}, 'several residual networks'),
         (lambda s: {'a': torch.ones(1)}, 'no residual network was found'),
         (lambda s: {**s, 'layer1.0.bn2.weight': torch.ones(64)}, 'two norms for one place'),
         (
@@ -395,9 +395,7 @@ def test_arguments_that_are_not_known(authors18):
 
 def test_unknown_entries_are_left_over(authors18):
     found = convert(
-        contents_of(
-            {'state_dict': {**authors18.state_dict(), 'x.y': torch.ones(1)}, 'mystery': 3}
-        )
+        contents_of({'state_dict': {**authors18.state_dict(), 'x.y': torch.ones(1)}, 'mystery': 3})
     )
     assert found.unexplained == ['mystery', 'x.y']
 

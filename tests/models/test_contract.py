@@ -176,7 +176,7 @@ def trained(net: nn.Module, x: Tensor, run: Callable | None = None) -> dict[str,
     y.square().mean().backward()
     found = {'output': y, 'input': x.grad}
     found.update({f'grad of {n}': p.grad for n, p in net.named_parameters() if p.grad is not None})
-    return {**found, n: b.double() for n, b in net.named_buffers()}
+    return {**found, **{n: b.double() for n, b in net.named_buffers()}}
 
 
 def evaluated(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -234,7 +234,8 @@ def replicated(net):
     x = images()
     y = last(replicas[0](x))
     y.square().mean().backward()
-    return {**{'output': y}, n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+    gradients = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}
+    return {'output': y, **gradients}
 
 
 def checkpointed(net):
