@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from bnet_mm.kernels import cpu
+from bnet_mm.kernels.versions import cpu_capability
 from bnet_mm.version import __version__
 
 
@@ -20,7 +21,7 @@ def describe(device: str) -> dict[str, str | int]:
         'cpu': _cpu_name(),
         'cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
-        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'instructions': cpu_capability(),
         'cpu kernels': 'compiled' if cpu.library() is not None else 'not compiled',
         'torch': torch.__version__,
         'bnet_mm': __version__,

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from bnet_mm.kernels.eager import acc_dtype, dense
+from bnet_mm.kernels.versions import cpu_capability
 
-# As torch.backends.cpu.get_cpu_capability() calls the instruction sets, best first; the last is for
+# As `cpu_capability` calls the instruction sets, best first; the last is for
 # processors that are not x86.
 LIBRARIES = {'AVX512': '_cpu_avx512', 'AVX2': '_cpu_avx2', 'DEFAULT': '_cpu'}
 name = 'compiled CPU kernels'
@@ -29,7 +30,7 @@ _REDUCE, _INPUT, _FROZEN = 1, 2, 4
 def library() -> ctypes.CDLL | None:
     """Returns the loaded library, or None where none was built that runs on this CPU."""
     names = list(LIBRARIES.values())
-    names = names[names.index(LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), '_cpu')) :]
+    names = names[names.index(LIBRARIES.get(cpu_capability(), '_cpu')) :]
     for name in names:
         for suffix in EXTENSION_SUFFIXES:
             path = Path(__file__).with_name(name + suffix)

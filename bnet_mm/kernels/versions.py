@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -53,3 +54,11 @@ def call_before_loading(module: nn.Module, hook: Callable) -> None:
         module.register_load_state_dict_pre_hook(hook)
     else:
         module._register_load_state_dict_pre_hook(hook, with_module=True)
+
+
+def cpu_capability() -> str:
+    """Returns the instruction set that torch uses: 'AVX512', 'AVX2', 'DEFAULT' or another."""
+    if hasattr(torch.backends, 'cpu'):  # since torch 2.1
+        return torch.backends.cpu.get_cpu_capability()
+    found = re.search(r'CPU capability usage: (\w+)', torch.__config__.show())
+    return found[1] if found else 'DEFAULT'

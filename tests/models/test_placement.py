@@ -7,7 +7,6 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bnet_mm import BNET, enhance
 from bnet_mm.errors import InputError
@@ -36,13 +35,14 @@ EXACT = {
 
 @pytest.mark.parametrize(('arch', 'k', 'positions'), EXACT)
 def test_parameters_and_macs_are_the_papers(arch, k, positions):
+    flop_counter = pytest.importorskip('torch.utils.flop_counter')  # since torch 2.1
     with torch.device('meta'):
         name, _, width = arch.partition(' ')
         options = {'width_mult': float(width)} if width else {}
         model = torchvision.models.get_model(name, **options)
         if k is not None:
             enhance(model, k, positions)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter.FlopCounterMode(display=False) as counter:
             model.eval()(torch.empty(1, 3, 224, 224))
     params, macs = EXACT[arch, k, positions]
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(params, rel=1e-3)
