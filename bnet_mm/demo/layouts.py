@@ -8,8 +8,8 @@ is, and an interrupted writing leaves nothing (see `bnet_mm.demo.folder`). Every
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Callable
 
 import cv2
 import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Tuple
 
 import numpy as np
 
@@ -34,7 +35,7 @@ BONNET = [fill('dark', *circle(40) * (1.2, 0.07))]
 SIGN = [octagon('white', 1), octagon('sign', 0.8)]
 
 # Its class, its strokes, pixels for a length of 1, and the pixel of its point (0, 0).
-Layer = tuple[str, Thing, float, np.ndarray]
+Layer = Tuple[str, Thing, float, np.ndarray]
 
 
 def draw_street(
