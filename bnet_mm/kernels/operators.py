@@ -61,6 +61,8 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
     Tracers, exporters, dispatch modes (which count operations, say), torch.func's transforms,
     forward-mode differentiation and tensor subclasses want operators that they know.
     """
+    if not HAS_CUSTOM_OPERATORS and is_compiling():
+        return False
     # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
     exporting = getattr(getattr(torch, 'compiler', None), '_is_exporting_flag', False) or (
         is_compiling() and not is_dynamo_compiling()
@@ -68,7 +70,6 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
     watched = not is_compiling() and torch._C._len_torch_dispatch_stack() > 0
     return (
         not (torch.jit.is_tracing() or exporting or watched)
-        and (HAS_CUSTOM_OPERATORS or not is_compiling())
         and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 
 import torch
@@ -14,14 +13,11 @@ from torch import nn
 HAS_CUSTOM_OPERATORS = hasattr(torch.library, 'custom_op')
 _compiler = getattr(torch, 'compiler', None)
 
+# Whether code is looked at by dynamo (or an exporter), which takes the call for a constant.
 if hasattr(_compiler, 'is_compiling'):
     is_compiling = torch.compiler.is_compiling
-else:  # torch 2.0
-
-    def is_compiling() -> bool:
-        """Tells whether dynamo looks at the code."""
-        dynamo = sys.modules.get('torch._dynamo')  # loaded when something is compiled
-        return dynamo is not None and dynamo.is_compiling()
+else:  # before torch 2.3: the one of several that its dynamo knows
+    from torch._dynamo.external_utils import is_compiling
 
 
 if hasattr(_compiler, 'is_dynamo_compiling'):

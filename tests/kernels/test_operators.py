@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bnet_mm.kernels import use
+from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS
 from bnet_mm.layers import BNET
 
 LAYOUTS = {
@@ -20,6 +21,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
 @pytest.mark.parametrize('backend', ['auto', 'eager'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_shapes_strides_and_memory_are_as_told(layout, backend):
@@ -41,6 +43,7 @@ def test_shapes_strides_and_memory_are_as_told(layout, backend):
             )
 
 
+@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_compiled_networks_take_every_layout(layout):
     """With other operators before and after, whose code goes by the strides."""

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import bnet_mm
+from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS
 from bnet_mm.layers import BNET, EnhancedNorm
 
 
@@ -448,12 +449,14 @@ def test_in_evaluation(treatment, name):
     check(treatment, name, training=False)
 
 
+@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
 @pytest.mark.parametrize('name', FEW)
 @pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
 def test_compiled(training, name):
     check(compiled, name, training)
 
 
+@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
 @pytest.mark.parametrize('name', FEW)
 def test_exported(name):
     check(exported, name, training=False)
