@@ -23,14 +23,20 @@ def _load_from_http(filename: str, map_location=None, model_dir=None) -> object:
     folder = Path(model_dir or Path(get_dir()) / 'checkpoints')
     path = folder / Path(urlparse(filename).path).name
     rank, processes = get_dist_info()
-    if rank == 0 and not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        print_log(f'downloading {filename} to {path}', logger='current')
-        download_url_to_file(filename, str(path), progress=os.isatty(0))
+    if rank == 0:
+        _fetch(filename, path)
     if processes > 1:
         barrier()
-    # mmengine moves what it loads; a device is not asked for by its tools.
+        _fetch(filename, path)  # a process on another machine has its own files
+    # On the CPU, whatever `map_location` says: a network takes tensors from any device.
     return read_checkpoint(path)
+
+
+def _fetch(url: str, path: Path) -> None:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print_log(f'downloading {url} to {path}', logger='current')
+        download_url_to_file(url, str(path), progress=os.isatty(0))
 
 
 CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -102,20 +102,26 @@ class SwitchNorm2d(Owner):
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             assert not self.training, 'a scripted SN has no statistics of a batch'
-            y = _evaluated(
-                input,
-                self.mean_weight,
-                self.var_weight,
-                self.batch.running_mean,
-                self.batch.running_var,
-                self.batch.eps,
-            )
+            y = self._evaluated(input)
             weight, bias = self.weight, self.bias
             if weight is not None and bias is not None:
                 y = y * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
             return y
         else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
             return self._forward(input)
+
+    def _evaluated(self, input: Tensor) -> Tensor:
+        # What a scripted norm computes, without scale and shift.
+        running_mean, running_var = self.batch.running_mean, self.batch.running_var
+        assert running_mean is not None and running_var is not None
+        var_in, mean_in = torch.var_mean(input, [2, 3], correction=0, keepdim=True)
+        mean_ln = mean_in.mean(1, keepdim=True)
+        var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, unbiased=False, keepdim=True)
+        of_mean, of_var = self.mean_weight.softmax(0), self.var_weight.softmax(0)
+        mean_bn, var_bn = running_mean.view(1, -1, 1, 1), running_var.view(1, -1, 1, 1)
+        mean = of_mean[0] * mean_in + of_mean[1] * mean_ln + of_mean[2] * mean_bn
+        var = of_var[0] * var_in + of_var[1] * var_ln + of_var[2] * var_bn
+        return (input - mean) * (var + self.batch.eps).rsqrt()
 
     def _forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
@@ -180,14 +186,7 @@ class InnerSwitchNorm2d(Inner, SwitchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             assert not self.training, 'a scripted SNET has no statistics of a batch'
-            return _evaluated(
-                input,
-                self.mean_weight,
-                self.var_weight,
-                self.batch.running_mean,
-                self.batch.running_var,
-                self.batch.eps,
-            )
+            return self._evaluated(input)
         else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
             return self._forward(input)
 
@@ -198,26 +197,6 @@ class InnerSwitchNorm2d(Inner, SwitchNorm2d):
 
 
 INNER[SwitchNorm2d] = InnerSwitchNorm2d
-
-
-def _evaluated(
-    input: Tensor,
-    mean_weight: Tensor,
-    var_weight: Tensor,
-    running_mean: Optional[Tensor],  # noqa: UP045  (torch.jit.script knows no other way)
-    running_var: Optional[Tensor],  # noqa: UP045
-    eps: float,
-) -> Tensor:
-    """Returns what a scripted norm computes, without scale and shift."""
-    assert running_mean is not None and running_var is not None
-    var_in, mean_in = torch.var_mean(input, [2, 3], correction=0, keepdim=True)
-    mean_ln = mean_in.mean(1, keepdim=True)
-    var_ln = var_in.mean(1, keepdim=True) + mean_in.var(1, unbiased=False, keepdim=True)
-    of_mean, of_var = mean_weight.softmax(0), var_weight.softmax(0)
-    mean_bn, var_bn = running_mean.view(1, -1, 1, 1), running_var.view(1, -1, 1, 1)
-    mean = of_mean[0] * mean_in + of_mean[1] * mean_ln + of_mean[2] * mean_bn
-    var = of_var[0] * var_in + of_var[1] * var_ln + of_var[2] * var_bn
-    return (input - mean) * (var + eps).rsqrt()
 
 
 def _mixture(weight: Tensor, *statistics: Tensor) -> Tensor:

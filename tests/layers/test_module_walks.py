@@ -195,7 +195,7 @@ def test_treated_layers_compute_the_same_in_both_modes(kind, training, treat):
     assert model[1].weight.any()  # a copy shows its own scale
 
 
-@pytest.mark.parametrize('kind', ['BNET', 'SyncBNET', 'GNET', 'INET'])
+@pytest.mark.parametrize('kind', ['BNET', 'SyncBNET', 'GNET', 'SNET', 'INET'])
 def test_scripts(kind):
     layer = LAYERS[kind]().eval()
     nn.init.normal_(layer.dw.weight)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import stat
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -132,3 +135,24 @@ def test_the_gap_is_still_there_upstream(gap, code, error):
         text=True,
     )
     assert run.returncode and error in run.stderr, f'upstream has mended it: remove {gap}'
+
+
+def test_a_download_is_fetched_once_and_read(tmp_path, monkeypatch):
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    import bnet_mm.engine.downloads  # noqa: F401  (what the tools import)
+
+    torch.save({'state_dict': {'w': torch.ones(2)}}, tmp_path / 'weights.pth')
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    url = f'http://127.0.0.1:{server.server_port}/weights.pth'
+    for _ in range(2):  # the second time without a server
+        loaded = CheckpointLoader.load_checkpoint(url, map_location='cpu')
+        assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
+        server.shutdown()
+    with pytest.raises(OSError, match=r'refused|404|timed out'):
+        server.server_close()
+        CheckpointLoader.load_checkpoint(url.replace('weights', 'none'), map_location='cpu')
+    assert not (tmp_path / 'hub/checkpoints/none.pth').exists()
