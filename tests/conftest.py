@@ -155,6 +155,27 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 
 
 @pytest.fixture
+def tiny_classifier(demo_imagenet, tmp_path) -> Path:
+    """A config file: the demo's classifier, thinner still and for one epoch, for `demo_imagenet`."""
+    path = tmp_path / 'tiny_classifier.py'
+    path.write_text(
+        f"""
+_base_ = {str(ROOT / 'configs/demo/resnet18_bnet3_demo.py')!r}
+data_root = {str(demo_imagenet)!r}
+loader = dict(batch_size=10, num_workers=0, persistent_workers=False,
+              dataset=dict(data_root=data_root))
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+model = dict(backbone=dict(base_channels=8, stem_channels=8), head=dict(in_channels=64))
+train_cfg = dict(max_epochs=1, val_interval=1)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+"""
+    )
+    return path
+
+
+@pytest.fixture
 def tiny_config(demo_coco, tmp_path) -> Path:
     """A config file: the demo's detector, thinner still, for `demo_coco`."""
     path = tmp_path / 'tiny.py'

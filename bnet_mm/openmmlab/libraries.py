@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from mmengine.config.utils import MODULE2PACKAGE
 from torch import nn
 
 from bnet_mm.errors import InputError
@@ -96,6 +98,33 @@ def package_error(error: Exception) -> str:
                 f'it builds on {library.package}, which is not installed: {_how_to_install(scope)}'
             )
     return f'it needs a package that is not installed: {error}'
+
+
+@contextmanager
+def bases_by_module() -> Iterator[None]:
+    """Finds the bases of `mmseg::` and `mmaction::` while it lasts, whoever published the library.
+
+    mmengine looks for a distribution of the stock name. Where another one brings the module
+    (onedl-mmsegmentation), the module's own name is what it finds.
+    """
+    stock = {
+        scope: package
+        for scope, package in MODULE2PACKAGE.items()
+        if scope != package and not _is_distribution(package) and find_spec(scope) is not None
+    }
+    MODULE2PACKAGE.update({scope: scope for scope in stock})
+    try:
+        yield
+    finally:
+        MODULE2PACKAGE.update(stock)
+
+
+def _is_distribution(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 @contextmanager
