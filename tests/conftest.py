@@ -58,9 +58,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by their files, and puts those that train first: nothing long is left last."""
+    absent = [name for name in ('mmdet', 'mmseg', 'mmaction', 'mmpretrain') if not find_spec(name)]
     for item in items:
         if needs_openmmlab(item.path):
             item.add_marker('openmmlab')
+        for library in absent:
+            if library in item.nodeid:  # in the name of the file or a parameter
+                item.add_marker(pytest.mark.skip(reason=f'{library} is not installed'))
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)  # stable
 
 
@@ -111,9 +115,16 @@ demo_ucf101 = drawn_dataset('ucf101', 'ucf101', train=8, val=4)  # of four class
 demo_imagenet = drawn_dataset('imagenet', 'imagenet', train=20, val=10)  # of ten classes
 
 
+def skip_without(library: str) -> None:
+    """Skips a test where an OpenMMLab library is not installed."""
+    if find_spec(library) is None:
+        pytest.skip(f'{library} is not installed')
+
+
 @pytest.fixture
 def tiny_segmentor(demo_cityscapes, tmp_path) -> Path:
     """A config file: the demo's PSPNet, thinner still and for two steps, for `demo_cityscapes`."""
+    skip_without('mmseg')
     path = tmp_path / 'tiny_segmentor.py'
     path.write_text(
         f"""
@@ -138,6 +149,7 @@ default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
 @pytest.fixture
 def tiny_recognizer(demo_ucf101, tmp_path) -> Path:
     """A config file: the demo's TSN for one epoch on `demo_ucf101`."""
+    skip_without('mmaction')
     path = tmp_path / 'tiny_recognizer.py'
     path.write_text(
         f"""
@@ -156,7 +168,8 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 
 @pytest.fixture
 def tiny_classifier(demo_imagenet, tmp_path) -> Path:
-    """A config file: the demo's classifier, thinner still and for one epoch, for `demo_imagenet`."""
+    """A config file: the demo's classifier, thinner and for one epoch, for `demo_imagenet`."""
+    skip_without('mmpretrain')
     path = tmp_path / 'tiny_classifier.py'
     path.write_text(
         f"""
@@ -178,6 +191,7 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 @pytest.fixture
 def tiny_config(demo_coco, tmp_path) -> Path:
     """A config file: the demo's detector, thinner still, for `demo_coco`."""
+    skip_without('mmdet')
     path = tmp_path / 'tiny.py'
     path.write_text(
         f"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bnet_mm.deploy.onnx import export_onnx
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config
+from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 
 
 def main() -> None:
@@ -18,7 +19,11 @@ def main() -> None:
     parser.add_argument('--part', choices=['model', 'backbone'], default='model')
     add_shape(parser, 'traced at this size')
     parser.add_argument('--static', action='store_true', help='height and width stay as traced')
-    parser.add_argument('--no-dynamo', action='store_true', help="torch's older exporter")
+    parser.add_argument(
+        '--no-dynamo',
+        action='store_true',
+        help="torch's older exporter, the only one before torch 2.6",
+    )
     with parsed(parser) as args:
         written = export_onnx(
             load_config(args.config, args.cfg_options),
@@ -27,7 +32,7 @@ def main() -> None:
             part=args.part,
             shape=args.shape,
             free_size=not args.static,
-            dynamo=not args.no_dynamo,
+            dynamo=HAS_DYNAMO_ONNX and not args.no_dynamo,
         )
     checked = (
         'onnxruntime is not installed: not compared'

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
 from bnet_mm.openmmlab.running import input_channels, input_shape
 
@@ -44,7 +45,7 @@ def export_onnx(
     part: str = 'model',
     shape: tuple[int, int] | None = None,
     free_size: bool = True,
-    dynamo: bool = True,
+    dynamo: bool = HAS_DYNAMO_ONNX,
 ) -> Export:
     """Writes the model of `cfg` as ONNX.
 
@@ -59,7 +60,8 @@ def export_onnx(
         part: 'model' (MMSegmentation, MMPretrain), or 'backbone' (any library).
         shape: height and width at which it is traced; the library's usual one by default.
         free_size: whether height and width may differ from `shape` later.
-        dynamo: torch's present exporter; False for the one before it.
+        dynamo: torch's present exporter, the default where it is (since torch 2.6); False for the
+            one before it.
 
     Raises:
         InputError: something of this cannot be used, the exporter does not know the model, or
@@ -68,6 +70,10 @@ def export_onnx(
     out = Path(out)
     if out.suffix != '.onnx' or not out.parent.is_dir():
         raise InputError(f'{out}: name an .onnx file in a folder that exists')
+    if dynamo and not HAS_DYNAMO_ONNX:
+        raise InputError(
+            f'torch {torch.__version__} has the older exporter alone: say dynamo=False'
+        )
     _check_packages(dynamo)
     net, outputs = _network(cfg, checkpoint, part)
     height, width = shape or input_shape(cfg)
@@ -161,7 +167,9 @@ def _export(
         dynamic = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
         options = dict(dynamo=True, dynamic_shapes=(dynamic,), external_data=False, verbose=False)
     else:
-        options = dict(dynamo=False, dynamic_axes={'input': free})
+        options = dict(dynamic_axes={'input': free})
+        if HAS_DYNAMO_ONNX:
+            options['dynamo'] = False
     try:
         torch.onnx.export(
             net, (example,), str(file), input_names=['input'], output_names=outputs, **options

@@ -15,7 +15,7 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
 from bnet_mm.errors import InputError
@@ -124,7 +124,7 @@ class _Recorder(TorchDispatchMode):
         output = func(*args, **(kwargs or {}))
         if self.inside:
             return output
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        read = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         if func is torch.ops.aten.convolution.default and id(args[1]) in self.owners:
             conv = self.owners[id(args[1])][0]
             if args[2] is not conv.bias:

@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.errors import InputError
 from bnet_mm.layers import DepthwiseTransform, EnhancedNorm, named_norms
-from bnet_mm.layers.depthwise import depthwise_transform
 from bnet_mm.layers.plain import BatchNorm2d, own_affine
 from bnet_mm.models.residual_blocks import parts_of
 
@@ -46,9 +45,6 @@ class Taps(DepthwiseTransform):
     Shape:
         weight `(C, 1, k, k)`, bias `(C,)`; input and output `(N, C, H, W)`.
     """
-
-    def forward(self, input: Tensor) -> Tensor:
-        return depthwise_transform(input, self.weight, self.bias, self.dilation[0])
 
 
 class FixedNorm(nn.Module):
@@ -124,10 +120,7 @@ class ResidualBlock(nn.Module):
         output = input
         for name in self.body:
             output = attrgetter(name)(self)(output)
-        taps = attrgetter(self.taps)(self)
-        return depthwise_transform(
-            output, taps.weight, taps.bias, taps.dilation[0], residual=identity, relu=True
-        )
+        return attrgetter(self.taps)(self).end_of_block(output, identity)
 
 
 def statistics_of(norm: nn.Module) -> nn.Module:

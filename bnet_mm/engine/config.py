@@ -43,7 +43,8 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         # Parsed on its own first: mmengine reports a syntax error without the name of the file.
         if path.suffix == '.py':
             ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
-        with bases_by_module(), warnings.catch_warnings():  # mmengine itself imports it, for `mmdet::` bases
+        with bases_by_module(), warnings.catch_warnings():
+            # mmengine itself imports it, for `mmdet::` bases.
             warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
             cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, and its bases can contradict one another

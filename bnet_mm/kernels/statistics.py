@@ -74,13 +74,13 @@ def batch_norm(norm: Any, input: Tensor) -> Tensor:
         if norm.momentum is None:
             factor = 1.0 / float(norm.num_batches_tracked)
     tracked = not norm.training or norm.track_running_stats
-    own = norm._parameters
+    own = norm._parameters  # of which dynamo before torch 2.2 knows no `get`
     return F.batch_norm(
         input,
         norm.running_mean if tracked else None,
         norm.running_var if tracked else None,
-        own.get('weight'),
-        own.get('bias'),
+        own['weight'] if 'weight' in own else None,  # noqa: SIM401
+        own['bias'] if 'bias' in own else None,  # noqa: SIM401
         norm.training or (norm.running_mean is None and norm.running_var is None),
         factor,
         norm.eps,

@@ -11,6 +11,8 @@ from torch import nn
 # Operators of Python functions with shapes for compilers: torch 2.4. Before it compiled code holds
 # torch's own operators.
 HAS_CUSTOM_OPERATORS = hasattr(torch.library, 'custom_op')
+# ONNX from exported programs of free sizes: torch 2.6. Before it, the exporter of TorchScript.
+HAS_DYNAMO_ONNX = hasattr(getattr(getattr(torch, 'export', None), 'Dim', None), 'DYNAMIC')
 _compiler = getattr(torch, 'compiler', None)
 
 # Whether code is looked at by dynamo (or an exporter), which takes the call for a constant.

@@ -100,16 +100,24 @@ class DepthwiseTransform(_ConvNd):
         else:  # noqa: RET505  (torch.jit.script leaves out this branch, and only a branch)
             return self._forward(input)
 
-    def _forward(self, input: Tensor) -> Tensor:
-        # torch's convolution refuses maps without pixels, which a scale and shift lets through.
-        traced = torch.jit.is_tracing() or not isinstance(input, Tensor)  # by torch.fx
-        if not traced and 0 in input.shape[2:]:
-            return input + 0 * (self.weight.sum() + self.bias.sum())
-        if traced:
-            return F.conv2d(
+    def end_of_block(self, input: Tensor, residual: Tensor) -> Tensor:
+        """Returns `relu(conv(input) + bias + residual)`, in one pass where a back end takes it."""
+        return self._forward(input, residual, relu=True)
+
+    def _forward(self, input: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        if torch.jit.is_tracing() or not isinstance(input, Tensor):  # by torch.fx
+            # With the module's own numbers: tracers take for variables what is computed of shapes.
+            output = F.conv2d(
                 input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
             )
-        return depthwise_transform(input, self.weight, self.bias, self.dilation[0])
+        elif input.numel() == 0 and 0 in input.shape[2:]:
+            # torch's convolution refuses maps without pixels, which a scale and shift lets through.
+            output = input + 0 * (self.weight.sum() + self.bias.sum())
+        else:
+            return depthwise_transform(
+                input, self.weight, self.bias, self.dilation[0], residual, relu
+            )
+        return _ended(output, residual, relu)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -204,7 +212,12 @@ def depthwise_transform(
     if _for_back_end(input, weight, bias, residual):
         return transform(input, weight, bias, dilation, residual, relu)
     padding = dilation * (weight.shape[-1] // 2)
-    output = F.conv2d(input, weight, bias, 1, padding, dilation, weight.shape[0])
+    return _ended(
+        F.conv2d(input, weight, bias, 1, padding, dilation, weight.shape[0]), residual, relu
+    )
+
+
+def _ended(output: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
     if residual is not None:
         output = output + residual
     return output.relu() if relu else output

@@ -5,6 +5,7 @@ A fifth library is one more row of `LIBRARIES`, and a module `backbones/<scope>.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +90,8 @@ def check_library(scope: str | None) -> None:
 
 def package_error(error: Exception) -> str:
     """Returns what a failed import or a missing distribution means for the user."""
-    name = (getattr(error, 'name', None) or str(error)).split('.')[0]
+    # 'No module named', by its name; else mmengine's 'mmaction2 is not installed, please ...'.
+    name = re.split(r'[.\s]', getattr(error, 'name', None) or str(error))[0]
     if name == 'pkg_resources':
         return "the `mmdet::` bases need pkg_resources: pip install 'setuptools<81'"
     for scope, library in LIBRARIES.items():

@@ -1,63 +1,64 @@
 #!/usr/bin/env bash
-# Runs the package beside other versions than those of requirements/constraints.txt:
-#   tests/compat/run.sh [ROW ...]        rows: stock, old, newest (default: all)
-# Each environment is built from nothing and kept in $COMPAT_ENVS (default: .compat); the wheel of
-# `make wheels` is installed into it, which must move no other package. PIP_FIND_LINKS may name
-# folders with mmcv's wheels, and the Pythons are found as python3.X on PATH or below ~/.pyenv.
-# About 10 minutes a row on 2 cores. Results are written by hand into docs/compatibility.md.
+# Runs the tests beside other versions than those of requirements/constraints.txt, and writes what
+# came of it into docs/compatibility.md:
+#
+#   tests/compat/run.sh [ROW ...]        rows: the files of rows/ (default: all)
+#
+#   COMPAT_ENVS       where the environments are kept (default: ~/.cache/bnet_mm/compat)
+#   WORKERS           processes of the tests (default: one a core)
+#
+# Each environment is built from nothing, once. The wheel of `make wheels` is installed into it, which
+# must move no other package, and the tests see that installation and no checkout. About 5 minutes a
+# row to build it, and 10 to run it on 2 cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
-envs=${COMPAT_ENVS:-$root/.compat}
-libraries='mmengine==0.10.7 mmcv==2.1.0 mmdet==3.3.0 mmsegmentation==1.2.2 mmpretrain==1.2.0 ftfy regex'
-tools='pytest pytest-xdist hypothesis safetensors timm'
-layer='tests/layers tests/kernels/test_use.py tests/models tests/checkpoint'
-mmlab="$layer tests/openmmlab/test_layer.py tests/engine/test_resume.py"
-export PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=1
+here=tests/compat
+envs=${COMPAT_ENVS:-${XDG_CACHE_HOME:-$HOME/.cache}/bnet_mm/compat}
+workers=${WORKERS:-$(nproc)}
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 
-python_of() {
-  local found
-  found=$(ls -d "$HOME"/.pyenv/versions/"$1".*/bin/python 2>/dev/null | tail -1) || true
-  [ -n "$found" ] || found=$(command -v "python$1")
-  echo "$found"
-}
+# What needs torch alone, and what runs where the OpenMMLab libraries are.
+alone='tests/layers tests/kernels tests/models tests/checkpoint tests/deploy'
+with_libraries="$alone tests/openmmlab tests/engine"
 
-row() {  # name, Python, numpy, torch and its companions, libraries, tests
-  local name=$1 python=$2 numpy=$3 torch=$4 more=$5 tests=$6 env=$envs/$1
-  echo "[compat] $name: Python $python, $torch, $numpy"
-  if [ ! -e "$env/.ready" ]; then
-    rm -rf "$env"
-    "$(python_of "$python")" -m venv "$env"
-    # shellcheck disable=SC2086  (lists of requirements)
-    "$env/bin/pip" install -q $torch $numpy 'setuptools<81' wheel
-    # shellcheck disable=SC2086
-    "$env/bin/pip" install -q $more $tools $numpy
-    touch "$env/.ready"
-  fi
+say() { printf '[compat] %s\n' "$*"; }
+
+row() {
+  local name=$1 env=$envs/$1 wheel tests=$alone
+  bash $here/build.sh "$name" "$env" || return 1
+  grep -q '^mmengine\|^onedl-mmengine' "$here/rows/$name.txt" && tests=$with_libraries
+  wheel=$(ls "$root"/dist/bnet_mm-*manylinux*.whl)
+
   "$env/bin/pip" uninstall -q -y bnet_mm
   "$env/bin/pip" freeze | sort > "$env/before.txt"
-  "$env/bin/pip" install -q --no-index "$root"/dist/bnet_mm-*manylinux*.whl
-  "$env/bin/pip" freeze | grep -v '^bnet_mm' | sort | diff "$env/before.txt" - ||
-    { echo "[compat] $name: installing the wheel moved these packages"; return 1; }
-  # The tests, with the installed package and not the checkout's.
-  rm -rf "$env/work" && mkdir "$env/work"
+  "$env/bin/pip" install -q "$wheel"
+  if ! "$env/bin/pip" freeze | grep -v '^bnet_mm' | sort | diff "$env/before.txt" -; then
+    say "$name: installing the wheel moved these packages"
+    return 1
+  fi
+  "$env/bin/pip" check || return 1
+
+  rm -rf "$env/work" "$env/results.xml" && mkdir "$env/work"
   cp -r tests tools configs docs requirements pyproject.toml "$env/work"
-  # shellcheck disable=SC2086
-  (cd "$env/work" && "$env/bin/python" -W ignore -m pytest -q -n 2 --dist loadfile -p no:warnings \
-    -p no:cacheprovider $tests)
+  say "$name: tests, about 10 minutes on 2 cores"
+  # shellcheck disable=SC2086  (a list)
+  (cd "$env/work" && COMPAT_ROW=$name "$env/bin/python" -m pytest -n "$workers" --dist loadfile \
+    -p no:cacheprovider --junitxml "$env/results.xml" $tests) || return 1
 }
 
-[ -n "$(ls dist/bnet_mm-*manylinux*.whl 2>/dev/null)" ] || make wheels
+rows=("$@")
+if [ ${#rows[@]} = 0 ]; then
+  for file in $here/rows/*.txt; do rows+=("$(basename "$file" .txt)"); done
+fi
+for name in "${rows[@]}"; do
+  [ -e "$here/rows/$name.txt" ] || { say "there is no row $name in $here/rows" >&2; exit 2; }
+done
+
+make -s wheels
 status=0
-for name in "${@:-all}"; do
-  case $name in
-    stock | all) row stock 3.10 'numpy==1.26.4' 'torch==2.1.2 torchvision==0.16.2' \
-      "$libraries mmaction2==1.2.0 opencv-python-headless<4.11 opencv-python<4.11" "$mmlab" || status=1 ;;&
-    old | all) row old 3.8 'numpy==1.24.4' 'torch==2.0.1 torchvision==0.15.2' \
-      "$libraries" "$mmlab" || status=1 ;;&
-    newest | all) row newest 3.11 numpy 'torch torchvision' '' "$layer" || status=1 ;;&
-    stock | old | newest | all) ;;
-    *) echo "there is no row $name: stock, old, newest" >&2; exit 2 ;;
-  esac
+for name in "${rows[@]}"; do
+  row "$name" || status=1
+  "$envs/$name/bin/python" $here/report.py "$name" "$envs/$name/results.xml" docs/compatibility.md || status=1
 done
 exit $status

@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
+from abilities import needs_half_convolution
 from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
@@ -51,7 +52,13 @@ def test_pairs(norm, conv, trained, equal):
         equal(model, fused, 2, 8, height, width)
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    'dtype',
+    [
+        *(torch.float32, torch.float64, torch.bfloat16),
+        pytest.param(torch.float16, marks=needs_half_convolution),
+    ],
+)
 def test_types_and_memory_formats(dtype, trained):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), BNET(8, k=5), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
@@ -243,7 +250,7 @@ class NoBias(nn.Conv2d):
         NoBias(3, 4, 3, bias=False),
         nn.ConvTranspose2d(3, 4, 3),
         nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)),
-        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
+        nn.utils.parametrizations.orthogonal(nn.Conv2d(3, 4, 3)),
     ],
     ids=lambda conv: type(conv).__name__,
 )
@@ -393,6 +400,7 @@ def test_a_model_without_float64_is_compared_in_its_own_type(trained, equal):
     assert fused.fusion.difference < 1e-5
 
 
+@needs_half_convolution
 def test_values_beyond_the_type_are_left(trained):
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     for tensor in (model[0].bias.data, model[1].running_mean, model[1].bias.data):

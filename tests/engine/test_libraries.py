@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bnet_mm.checkpoint import read_checkpoint
 from bnet_mm.engine import dataset_check
 from bnet_mm.engine.config import load_config
 from bnet_mm.openmmlab.models import build_model
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def kernels(checkpoint) -> dict[str, torch.Tensor]:
-    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    state = read_checkpoint(checkpoint)['state_dict']
     return {name: value for name, value in state.items() if name.endswith('dw.weight')}
 
 

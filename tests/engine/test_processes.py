@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bnet_mm.checkpoint import read_checkpoint
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,25 +22,21 @@ WITH_FLOAT64 = {**os.environ, 'PYTHONPATH': str(Path(__file__).resolve().parent)
 
 
 @pytest.fixture
-def repeatable_recognizer(tiny_recognizer, tmp_path):
-    """The tiny TSN without anything random in it: whole batches decide its weights."""
+def repeatable_classifier(tiny_classifier, tmp_path):
+    """The tiny classifier without anything random in it: whole batches decide its weights."""
     path = tmp_path / 'repeatable.py'
     path.write_text(
         f"""
-_base_ = {str(tiny_recognizer)!r}
+_base_ = {str(tiny_classifier)!r}
 pipeline = [
-    dict(type='DecordInit'),
-    dict(type='SampleFrames', clip_len=1, frame_interval=1, num_clips=2, test_mode=True),
-    dict(type='DecordDecode'),
-    dict(type='Resize', scale=(32, 32), keep_ratio=False),
-    dict(type='FormatShape', input_format='NCHW'),
-    dict(type='PackActionInputs'),
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(32, 32)),
+    dict(type='PackInputs'),
 ]
-small = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=pipeline))
+small = dict(dataset=dict(pipeline=pipeline))
 train_dataloader = small
 val_dataloader = small
 test_dataloader = small
-model = dict(cls_head=dict(dropout_ratio=0))
 train_cfg = dict(max_epochs=3)
 sync_bn = 'torch'
 custom_imports = dict(imports=['bnet_mm', 'float64'])
@@ -69,7 +67,7 @@ def run(*args):
 
 
 def weights(work_dir, epoch=3):
-    return torch.load(work_dir / f'epoch_{epoch}.pth', weights_only=True)['state_dict']
+    return read_checkpoint(work_dir / f'epoch_{epoch}.pth')['state_dict']
 
 
 def worker(rank, parent):
@@ -84,12 +82,12 @@ def worker(rank, parent):
     return None
 
 
-def test_two_processes_equal_one_and_a_death_costs_nothing(repeatable_recognizer, tmp_path):
+def test_two_processes_equal_one_and_a_death_costs_nothing(repeatable_classifier, tmp_path):
     """Trains with one process, with two, and with two of which one is killed after an epoch."""
     one, two, broken = tmp_path / 'one', tmp_path / 'two', tmp_path / 'broken'
-    halves = '--cfg-options', 'train_dataloader.batch_size=2'
-    run(repeatable_recognizer, one, 1)
-    run(repeatable_recognizer, two, 2, *halves)
+    halves = '--cfg-options', 'train_dataloader.batch_size=5'
+    run(repeatable_classifier, one, 1)
+    run(repeatable_classifier, two, 2, *halves)
     expected, joined = weights(one), weights(two)
     moved = 0
     for name, value in expected.items():
@@ -100,7 +98,7 @@ def test_two_processes_equal_one_and_a_death_costs_nothing(repeatable_recognizer
 
     with (tmp_path / 'log').open('w') as log:
         job = subprocess.Popen(
-            command(repeatable_recognizer, broken, 2, *halves),
+            command(repeatable_classifier, broken, 2, *halves),
             stdout=log,
             stderr=log,
             env=WITH_FLOAT64,
@@ -114,17 +112,17 @@ def test_two_processes_equal_one_and_a_death_costs_nothing(repeatable_recognizer
     assert job.wait(timeout=120) != 0
     assert 'Signal 9 (SIGKILL)' in (tmp_path / 'log').read_text()
     assert not (broken / 'epoch_3.pth').exists()
-    run(repeatable_recognizer, broken, 2, '--resume', *halves)
+    run(repeatable_classifier, broken, 2, '--resume', *halves)
     resumed = weights(broken)
     assert all(torch.equal(resumed[name], value) for name, value in joined.items())
 
 
-def test_other_launchers_need_a_gpu_and_say_so(tiny_recognizer, run_tool):
+def test_other_launchers_need_a_gpu_and_say_so(tiny_classifier, run_tool):
     if torch.cuda.is_available():
         pytest.skip('this is the sentence of a machine without GPUs')
     slurm = {'SLURM_PROCID': '0'}
     result = run_tool(
-        'train.py', tiny_recognizer, '--launcher', 'slurm', env={**os.environ, **slurm}
+        'train.py', tiny_classifier, '--launcher', 'slurm', env={**os.environ, **slurm}
     )
     assert result.returncode == 2
     assert '--launcher slurm needs an accelerator for each process' in result.stderr

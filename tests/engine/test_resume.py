@@ -44,29 +44,23 @@ def kill_after(command, cwd, ready) -> None:
     process.wait()
 
 
-LOOPS = {
-    'epochs': (
-        ['train_cfg.max_epochs=3', 'train_cfg.val_interval=1'],
-        'epoch_1.pth',
-        'epoch_3.pth',
-    ),
-    'iterations': (
-        ['train_cfg.type=IterBasedTrainLoop', 'train_cfg.max_iters=8', 'train_cfg.val_interval=2'],
-        'iter_2.pth',
-        'iter_8.pth',
-    ),
+# By library: options, and the first and the last checkpoint.
+TRAININGS = {
+    'tiny_config': (['train_cfg.max_epochs=3', 'train_cfg.val_interval=1'], 'epoch_{}.pth', 1, 3),
+    'tiny_segmentor': (['train_cfg.max_iters=6', 'train_cfg.val_interval=2'], 'iter_{}.pth', 2, 6),
+    'tiny_classifier': (['train_cfg.max_epochs=4'], 'epoch_{}.pth', 1, 4),
 }
 
 
-@pytest.mark.parametrize(('loop', 'workers'), [('epochs', 2), ('iterations', 0)])
-def test_killed_and_resumed_equals_uninterrupted(loop, workers, tiny_config, tmp_path, run_tool):
-    options, first, last = LOOPS[loop]
-    options = [
-        *options,
-        f'train_dataloader.num_workers={workers}',
-        'val_dataloader.num_workers=0',
-    ]
-    arguments = [tiny_config, '--seed', 3, '--cfg-options', *options]
+@pytest.mark.parametrize(
+    ('config', 'workers'), [('tiny_config', 2), ('tiny_segmentor', 0), ('tiny_classifier', 1)]
+)
+def test_killed_and_resumed_equals_uninterrupted(config, workers, request, tmp_path, run_tool):
+    options, name, first, last = TRAININGS[config]
+    first, last = name.format(first), name.format(last)
+    loaders = [f'train_dataloader.num_workers={workers}', 'val_dataloader.num_workers=0']
+    config = request.getfixturevalue(config)
+    arguments = [config, '--seed', 3, '--cfg-options', *options, *loaders]
     run_tool('train.py', *arguments, '--work-dir', tmp_path / 'whole', check=True)
     kill_after(
         [sys.executable, ROOT / 'tools/train.py', *map(str, arguments), '--work-dir', 'killed'],

@@ -9,17 +9,21 @@ import copy
 import itertools
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
-from mmengine.model import convert_sync_batchnorm
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed import fsdp
 from torch.nn.parallel import DistributedDataParallel
 
 from bnet_mm.kernels.statistics import synchronized_batch_norm
 from bnet_mm.layers import BNET, SyncBNET
+
+CONVERSIONS = [nn.SyncBatchNorm.convert_sync_batchnorm]
+if find_spec('mmengine') is not None:
+    CONVERSIONS.append(import_module('mmengine.model').convert_sync_batchnorm)
 
 
 class CPUSyncBatchNorm(nn.SyncBatchNorm):
@@ -105,10 +109,10 @@ def fully_sharded(whole: nn.Sequential) -> None:
         2 * processes, 3, 5, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
     sharded = randomize(network(SyncBNET, 3, CPUSyncBatchNorm))
-    mesh = init_device_mesh('cpu', (processes,))
+    mesh = torch.distributed.device_mesh.init_device_mesh('cpu', (processes,))
     for layer in [layer for layer in sharded if list(layer.parameters())]:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(sharded, mesh=mesh)
+        fsdp.fully_shard(layer, mesh=mesh)
+    fsdp.fully_shard(sharded, mesh=mesh)
     for net, part in ((whole, x), (sharded, x.chunk(processes)[dist.get_rank()])):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         net(part).square().mean().backward()
@@ -127,15 +131,15 @@ def main() -> None:
         whole = randomize(network(BNET, k))
         named = randomize(network(SyncBNET, k, CPUSyncBatchNorm))
         compare(named, copy.deepcopy(whole), split)
-        converted = convert_sync_batchnorm(randomize(network(BNET, k)))
-        calls.clear()
-        compare(converted, copy.deepcopy(whole), split)
-        assert calls.count('gather') == 2, calls  # two norms, once forward
-        assert calls.count('reduce') == 2, calls  # and once backward
-        torchs = nn.SyncBatchNorm.convert_sync_batchnorm(randomize(network(BNET, k)))
-        compare(torchs, copy.deepcopy(whole), split)
+        for convert in CONVERSIONS:
+            converted = convert(randomize(network(BNET, k)))
+            calls.clear()
+            compare(converted, copy.deepcopy(whole), split)
+            assert calls.count('gather') == 2, calls  # two norms, once forward
+            assert calls.count('reduce') == 2, calls  # and once backward
 
-    fully_sharded(randomize(network(BNET, 3)))
+    if hasattr(fsdp, 'fully_shard'):  # since torch 2.6
+        fully_sharded(randomize(network(BNET, 3)))
 
     # Local statistics: each process is a network of its own, and DDP takes the mean.
     k = 3

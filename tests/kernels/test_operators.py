@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
+from abilities import needs_custom_operators
 
 from bnet_mm.kernels import use
-from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS
 from bnet_mm.layers import BNET
 
 LAYOUTS = {
@@ -21,7 +21,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
+@needs_custom_operators
 @pytest.mark.parametrize('backend', ['auto', 'eager'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_shapes_strides_and_memory_are_as_told(layout, backend):
@@ -43,12 +43,12 @@ def test_shapes_strides_and_memory_are_as_told(layout, backend):
             )
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
+@needs_custom_operators
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_compiled_networks_take_every_layout(layout):
     """With other operators before and after, whose code goes by the strides."""
     torch.manual_seed(0)
-    torch.compiler.reset()
+    torch._dynamo.reset()
     model = torch.nn.Sequential(torch.nn.ReLU(), BNET(6, k=3), torch.nn.ReLU())
     torch.nn.init.normal_(model[1].dw.weight)
     compiled = torch.compile(copy.deepcopy(model), backend='aot_eager', fullgraph=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import checks
 import pytest
 import torch
+from abilities import needs_new_triton
 from checks import Case
 
 from bnet_mm.kernels import triton as kernels
@@ -36,6 +37,7 @@ KERNELS = pytest.mark.parametrize(
 )
 
 
+@needs_new_triton
 @pytest.mark.skipif(INTERPRETED, reason='this is the process of its own')
 def test_in_the_interpreter():
     command = [sys.executable, '-m', 'pytest', '-n', '0', '-p', 'no:cacheprovider', __file__]
@@ -55,6 +57,7 @@ def test_without_a_gpu_the_reason_is_said():
     assert reason is not None and reason[-1] != '.'
 
 
+@needs_new_triton
 @pytest.mark.skipif(INTERPRETED, reason='the interpreter compiles nothing')
 @FORMATS
 @pytest.mark.parametrize('name', COMPILED)

@@ -8,10 +8,10 @@ import warnings
 import pytest
 import torch
 import torch.fx.experimental.optimization
+from abilities import needs_custom_operators, needs_half_autocast
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS
 from bnet_mm.layers import BNET
 
 SIZES = pytest.mark.parametrize('k', [1, 3, 5, 7])
@@ -34,7 +34,9 @@ def x():
 
 
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    'dtype', [torch.bfloat16, pytest.param(torch.float16, marks=needs_half_autocast)]
+)
 @SIZES
 def test_autocast_keeps_statistics_in_float32(training, dtype, k, x):
     layer = trained(k).train(training)
@@ -87,11 +89,10 @@ def test_inputs_that_are_views(stride, k, x):
     torch.testing.assert_close(layer(expanded), layer(expanded.clone()))
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
 @pytest.mark.parametrize('training', [True, False])
 @SIZES
 def test_compiles_without_a_break(training, k, x):
-    torch.compiler.reset()  # it stops after a number of compilations of the same code
+    torch._dynamo.reset()  # it stops after a number of compilations of the same code
     layer = trained(k).train(training)
     compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend='aot_eager')
     for size in ((9, 11), (5, 4)):
@@ -99,7 +100,7 @@ def test_compiles_without_a_break(training, k, x):
         torch.testing.assert_close(compiled(part), layer(part))
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
+@needs_custom_operators
 @SIZES
 def test_exports_with_free_sizes(k, x):
     layer = trained(k).eval()

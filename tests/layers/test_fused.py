@@ -7,12 +7,12 @@ import os
 
 import pytest
 import torch
+from abilities import needs_custom_operators
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from bnet_mm.kernels import cpu
-from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS
 from bnet_mm.layers import BNET, DepthwiseTransform
 from bnet_mm.layers.depthwise import depthwise_transform
 
@@ -202,7 +202,7 @@ def test_transform_for_inference_is_torchs_convolution():
             depthwise_transform(x[:, :4], *arguments[:2])
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
+@needs_custom_operators
 @pytest.mark.parametrize('training', [True, False])
 def test_compiled_code_holds_one_operator(training):
     graphs = []

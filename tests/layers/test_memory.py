@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from abilities import needs_half_batch_norm
 from torch import nn
 
 from bnet_mm.layers import BNET
@@ -23,7 +24,11 @@ def kept(layer: nn.Module, x: torch.Tensor) -> dict[int, int]:
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    'dtype',
+    [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=needs_half_batch_norm)],
+    ids=str,
+)
 @pytest.mark.parametrize('training', [True, False], ids=['batch', 'frozen'])
 @pytest.mark.parametrize('k', [1, 3, 5, 7])
 def test_as_much_as_batch_norm_and_the_kernel(k, training, dtype, memory_format):

@@ -14,12 +14,14 @@ import pickle
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 
 import pytest
 import timm
 import torch
 import torchvision
+from abilities import needs_custom_operators
 from mmcv.cnn import fuse_conv_bn
 from mmengine.model import ExponentialMovingAverage, revert_sync_batchnorm
 from mmengine.model.efficient_conv_bn_eval import turn_on_efficient_conv_bn_eval_for_single_model
@@ -27,11 +29,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from torch.utils import checkpoint as checkpointing
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import bnet_mm
-from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS
 from bnet_mm.layers import BNET, EnhancedNorm
 
 
@@ -241,7 +243,8 @@ def replicated(net):
 
 def checkpointed(net):
     # An early stop leaves out statistics of a region's last norm, at a place of its operators.
-    with set_checkpoint_early_stop(False):
+    # Since torch 2.1; before, there is no early stop.
+    with getattr(checkpointing, 'set_checkpoint_early_stop', nullcontext)(False):
         return trained(net, images(), lambda x: checkpoint(net, x, use_reentrant=False))
 
 
@@ -404,7 +407,7 @@ EVALUATION = [
 
 
 def compiled(net):
-    torch.compiler.reset()
+    torch._dynamo.reset()
     compiled = torch.compile(net, backend='aot_eager')
     x = images().transpose(2, 3)
     return trained(net, x, compiled)
@@ -449,14 +452,13 @@ def test_in_evaluation(treatment, name):
     check(treatment, name, training=False)
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
 @pytest.mark.parametrize('name', FEW)
 @pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
 def test_compiled(training, name):
     check(compiled, name, training)
 
 
-@pytest.mark.skipif(not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators')
+@needs_custom_operators
 @pytest.mark.parametrize('name', FEW)
 def test_exported(name):
     check(exported, name, training=False)

@@ -123,7 +123,7 @@ def test_copies_pickles_and_compiled_models():
         nn.init.zeros_(other.layer1[0].bn2.dw.weight)  # its own, nobody else's
         assert not torch.equal(other(x)[0], expected[0])
         assert torch.equal(model(x)[0], expected[0])
-    torch.compiler.reset()
+    torch._dynamo.reset()
     compiled = torch.compile(copy.deepcopy(model.layer1), backend='aot_eager', fullgraph=True)
     features = torch.randn(1, 8, 16, 16)
     torch.testing.assert_close(compiled(features), model.layer1(features), rtol=1e-4, atol=1e-4)

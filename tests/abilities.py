@@ -1,0 +1,60 @@
+"""What the torch at hand can do, found by trying it: marks for tests that ask for more."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS, HAS_DYNAMO_ONNX
+
+HALF, ONES = torch.ones(2, 2, 2, 2, dtype=torch.float16), torch.ones(2)
+
+
+def _runs(function: Callable, *args: torch.Tensor) -> bool:
+    try:
+        function(*args)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _has_half_autocast() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of torch, which turns it off
+        try:
+            with torch.autocast('cpu', torch.float16):
+                return torch.is_autocast_cpu_enabled()
+        except RuntimeError:
+            return False
+
+
+def _has_new_triton() -> bool:
+    if importlib.util.find_spec('triton') is None:
+        return False
+    import triton
+
+    return tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3)
+
+
+needs_half_batch_norm = pytest.mark.skipif(
+    not _runs(F.batch_norm, HALF, *[ONES] * 4),
+    reason='this torch has no batch norm in float16 on CPUs',
+)
+needs_half_convolution = pytest.mark.skipif(
+    not _runs(F.conv2d, HALF, HALF), reason='this torch has no convolution in float16 on CPUs'
+)
+needs_half_autocast = pytest.mark.skipif(
+    not _has_half_autocast(), reason='this torch has no autocast to float16 on CPUs'
+)
+needs_new_triton = pytest.mark.skipif(not _has_new_triton(), reason='there is no Triton 3.3')
+needs_custom_operators = pytest.mark.skipif(
+    not HAS_CUSTOM_OPERATORS, reason='before torch 2.4 no compiler keeps operators'
+)
+needs_dynamo_onnx = pytest.mark.skipif(
+    not HAS_DYNAMO_ONNX, reason='before torch 2.6 ONNX is exported from TorchScript alone'
+)
