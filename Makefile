@@ -1,5 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12 and a C++ compiler: each builds what is missing.
-.PHONY: demo test lint format env wheels clean
+.PHONY: demo test compat lint format env wheels clean
 
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -9,6 +9,10 @@ demo: env
 test: lint
 	@echo "Tests: the whole suite in $(WORKERS) processes, about 10 minutes on 2 cores."
 	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# ROWS: names of the files of tests/compat/rows, all of them by default.
+compat: env
+	@bash tests/compat/run.sh $(ROWS)
 
 lint: env
 	@echo "Lint: style, formats, imports from room to room, types (under a minute)."

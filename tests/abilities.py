@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import warnings
 from collections.abc import Callable
 
@@ -41,6 +42,19 @@ def _has_new_triton() -> bool:
     return tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3)
 
 
+def skip_without(library: str) -> None:
+    """Skips a test where an OpenMMLab library is not installed."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f'{library} is not installed')
+
+
+needs_mmaction = pytest.mark.skipif(
+    importlib.util.find_spec('mmaction') is None, reason='mmaction is not installed'
+)
+needs_assignment = pytest.mark.skipif(
+    'assign' not in inspect.signature(torch.nn.Module.load_state_dict).parameters,
+    reason='before torch 2.1 state dicts are copied',
+)
 needs_half_batch_norm = pytest.mark.skipif(
     not _runs(F.batch_norm, HALF, *[ONES] * 4),
     reason='this torch has no batch norm in float16 on CPUs',

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from abilities import skip_without
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNERS = itertools.count()
@@ -95,11 +96,12 @@ def process_group():
     torch.distributed.destroy_process_group()
 
 
-def drawn_dataset(kind: str, folder: str, train: int, val: int):
+def drawn_dataset(kind: str, library: str, folder: str, train: int, val: int):
     """Returns a fixture: the root of a small drawn dataset, in the layout of the real one."""
 
     @pytest.fixture(scope='session', name=f'demo_{kind}')
     def dataset(tmp_path_factory) -> Path:
+        skip_without(library)
         from bnet_mm import demo
 
         write = getattr(demo, f'write_{kind}')
@@ -108,23 +110,20 @@ def drawn_dataset(kind: str, folder: str, train: int, val: int):
     return dataset
 
 
-demo_coco = drawn_dataset('coco', 'coco', train=12, val=4)
-demo_cityscapes = drawn_dataset('cityscapes', 'cityscapes', train=4, val=2)
-demo_voc = drawn_dataset('voc', 'VOC2012', train=6, val=2)  # half of the 6 are of the aug set
-demo_ucf101 = drawn_dataset('ucf101', 'ucf101', train=8, val=4)  # of four classes
-demo_imagenet = drawn_dataset('imagenet', 'imagenet', train=20, val=10)  # of ten classes
-
-
-def skip_without(library: str) -> None:
-    """Skips a test where an OpenMMLab library is not installed."""
-    if find_spec(library) is None:
-        pytest.skip(f'{library} is not installed')
+demo_coco = drawn_dataset('coco', 'mmdet', 'coco', train=12, val=4)
+demo_cityscapes = drawn_dataset('cityscapes', 'mmseg', 'cityscapes', train=4, val=2)
+demo_voc = drawn_dataset(
+    'voc', 'mmseg', 'VOC2012', train=6, val=2
+)  # half of the 6 are of the aug set
+demo_ucf101 = drawn_dataset('ucf101', 'mmaction', 'ucf101', train=8, val=4)  # of four classes
+demo_imagenet = drawn_dataset(
+    'imagenet', 'mmpretrain', 'imagenet', train=20, val=10
+)  # of ten classes
 
 
 @pytest.fixture
 def tiny_segmentor(demo_cityscapes, tmp_path) -> Path:
     """A config file: the demo's PSPNet, thinner still and for two steps, for `demo_cityscapes`."""
-    skip_without('mmseg')
     path = tmp_path / 'tiny_segmentor.py'
     path.write_text(
         f"""
@@ -149,7 +148,6 @@ default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
 @pytest.fixture
 def tiny_recognizer(demo_ucf101, tmp_path) -> Path:
     """A config file: the demo's TSN for one epoch on `demo_ucf101`."""
-    skip_without('mmaction')
     path = tmp_path / 'tiny_recognizer.py'
     path.write_text(
         f"""
@@ -169,7 +167,6 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 @pytest.fixture
 def tiny_classifier(demo_imagenet, tmp_path) -> Path:
     """A config file: the demo's classifier, thinner and for one epoch, for `demo_imagenet`."""
-    skip_without('mmpretrain')
     path = tmp_path / 'tiny_classifier.py'
     path.write_text(
         f"""
@@ -191,7 +188,6 @@ default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 @pytest.fixture
 def tiny_config(demo_coco, tmp_path) -> Path:
     """A config file: the demo's detector, thinner still, for `demo_coco`."""
-    skip_without('mmdet')
     path = tmp_path / 'tiny.py'
     path.write_text(
         f"""

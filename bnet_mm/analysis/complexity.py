@@ -12,9 +12,9 @@ import torch
 import yaml
 from mmengine.config import Config
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
 from bnet_mm.layers.binary import BINARY_OPERATIONS_PER_FLOP, BinaryConv2d
 from bnet_mm.openmmlab.models import build_model
 from bnet_mm.openmmlab.norm_cfg import norm_specs
@@ -61,6 +61,16 @@ class Complexity:
         )
 
 
+def _counter() -> type:
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError as error:
+        raise InputError(
+            f'operations are counted by torch 2.1 or later, and this is torch {torch.__version__}'
+        ) from error
+    return FlopCounterMode
+
+
 def count_complexity(model: nn.Module, forward: Callable[[], object]) -> Complexity:
     """Counts one pass through `model`, made by calling `forward()`.
 
@@ -92,7 +102,7 @@ def count_complexity(model: nn.Module, forward: Callable[[], object]) -> Complex
         if isinstance(module, BinaryConv2d):
             hooks.append(module.register_forward_hook(count_binary))
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), _counter()(display=False) as counter:
             forward()
     finally:
         for hook in hooks:

@@ -42,7 +42,7 @@ def write_whole(
         part = Path(file.name)
     try:
         write(part)
-        with part.open('rb') as file:
+        with part.open('rb+') as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())
         path = path if name is None else name(part)

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten
 
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import EVEN_ON_ERROR
 from bnet_mm.models.residual_blocks import is_known
 from bnet_mm.openmmlab.running import (
     example_input,
@@ -108,7 +109,7 @@ class _Recorder(TorchDispatchMode):
         handles = []
         for norm in self.norms.values():
             handles.append(norm.register_forward_pre_hook(self.before_norm, with_kwargs=True))
-            handles.append(norm.register_forward_hook(self.after_norm, always_call=True))
+            handles.append(norm.register_forward_hook(self.after_norm, **EVEN_ON_ERROR))
         for module in self.model.modules():
             if isinstance(module, nn.Conv2d) or is_known(module):
                 handles.append(

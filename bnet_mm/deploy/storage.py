@@ -16,6 +16,7 @@ from bnet_mm.checkpoint import contents_of, read_checkpoint, write_checkpoint
 from bnet_mm.deploy.plain_config import as_text, config_of_text, config_text, from_text
 from bnet_mm.deploy.structure import Fusion, restructure
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import assign_state_dict
 from bnet_mm.openmmlab.models import build_model
 
 ENTRY = 'bnet_mm_deploy'
@@ -105,8 +106,7 @@ def _rebuilt(meta: dict, state: dict[str, Tensor]) -> nn.Module:
         raise InputError(f'its config builds no model ({reason})') from error
     restructure(model, fusion)
     try:
-        # Assigned, so that each tensor keeps its type.
-        model.load_state_dict(state, assign=True)
+        assign_state_dict(model, state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).split('\n')]
         raise InputError(f'its tensors are not those of its config ({lines[-1][:200]})') from error

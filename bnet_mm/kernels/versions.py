@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # Operators of Python functions with shapes for compilers: torch 2.4. Before it compiled code holds
 # torch's own operators.
@@ -52,6 +53,22 @@ def call_before_loading(module: nn.Module, hook: Callable) -> None:
         module.register_load_state_dict_pre_hook(hook)
     else:
         module._register_load_state_dict_pre_hook(hook, with_module=True)
+
+
+# For `register_forward_hook`: also after an error in the module. Since torch 2.1.
+_hook_options = inspect.signature(nn.Module.register_forward_hook).parameters
+EVEN_ON_ERROR = {'always_call': True} if 'always_call' in _hook_options else {}
+
+
+def assign_state_dict(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Loads a state dict strictly, whose tensors keep their types and strides."""
+    if 'assign' in inspect.signature(module.load_state_dict).parameters:  # since torch 2.1
+        module.load_state_dict(state, assign=True)
+        return
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if name in state and state[name].shape == tensor.shape:
+            tensor.data = torch.empty_like(state[name])
+    module.load_state_dict(state)
 
 
 def cpu_capability() -> str:

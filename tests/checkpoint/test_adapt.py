@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 import torchvision
+from abilities import needs_mmaction
 from authors import AuthorsNetwork, older_names, stages_of
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -68,6 +69,7 @@ def test_init_cfg_takes_safetensors_and_other_libraries_names(
     assert_same_stages(backbone, authors18, images)
 
 
+@needs_mmaction
 def test_the_video_librarys_own_way_of_naming_is_taken(authors18, images, tmp_path):
     found = convert(contents_of(authors18.state_dict()), to='mmaction')
     path = write_checkpoint({'state_dict': found.state}, tmp_path / 'ours.pth')

@@ -48,7 +48,7 @@ def outcome(results: Path) -> tuple[str, list[str]]:
         return '- | - | did not start', []
     cases = list(ElementTree.parse(results).iter('testcase'))
     reasons = Counter(
-        reason.get('message', '').split('\n')[0]
+        ' '.join(reason.get('message', '').split())[:90]
         for case in cases
         for reason in case.findall('skipped')
     )

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 import torch.fx.experimental.optimization
-from abilities import needs_custom_operators, needs_half_autocast
+from abilities import needs_assignment, needs_custom_operators, needs_half_autocast
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -146,6 +146,7 @@ def test_built_on_the_meta_device(k, x):
     torch.testing.assert_close(real(x), BNET(6, k=k)(x))
 
 
+@needs_assignment
 @SIZES
 @pytest.mark.parametrize('norm', ['BNET', 'BN'])
 def test_tensors_can_be_assigned(norm, k, x):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from abilities import needs_mmaction
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import TRANSFORMS
 
@@ -64,6 +65,7 @@ def test_images(config, pack, blue_and_orange):
     torch.testing.assert_close(preprocessed(image, model), theirs)
 
 
+@needs_mmaction
 def test_video_frames(blue_and_orange):
     image, folder = blue_and_orange
     cfg = load_config(ROOT / 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rgb.py')

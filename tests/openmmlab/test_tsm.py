@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from abilities import needs_mmaction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from bnet_mm.layers import DepthwiseTransform
 
 
+@needs_mmaction
 @pytest.mark.parametrize('partial_bn', [True, False])
 def test_every_parameter_is_in_one_group_and_kernels_are_not_decayed(partial_bn):
     __import__('mmaction.models')

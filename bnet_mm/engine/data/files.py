@@ -214,7 +214,8 @@ def _num_classes(cfg: Config, head: str) -> int | None:
 
 def _check_masks(dataset: dict, where: str, kind: type) -> None:
     """Checks the images and masks of an MMSegmentation dataset, listed or in folders."""
-    defaults = inspect.signature(kind).parameters
+    # Of __init__: on Python 3.8 a dataset, which is Generic, shows another signature.
+    defaults = inspect.signature(kind.__init__).parameters
     folders, suffixes = _folders(dataset), {}
     for key, name in (('img_path', 'img_suffix'), ('seg_map_path', 'seg_map_suffix')):
         suffixes[key] = dataset.get(name, getattr(defaults.get(name), 'default', ''))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from abilities import needs_mmaction, skip_without
 
 from bnet_mm.engine.config import load_config
 from bnet_mm.engine.data.files import check_data
@@ -103,6 +104,7 @@ def test_folder_without_images_of_the_right_name(demo_cityscapes, tmp_path):
 @pytest.fixture
 def frames(tmp_path):
     """Two clips of three frames each, for training and validation alike."""
+    skip_without('mmaction')
     for clip in ('a', 'b'):
         folder = tmp_path / f'ucf101/rawframes/{clip}'
         folder.mkdir(parents=True)
@@ -161,6 +163,7 @@ def test_list_that_is_a_folder(clips):
         check(VIDEOS, clips)
 
 
+@needs_mmaction
 def test_missing_dataset_names_the_command_that_draws_one(tmp_path):
     for config, layout in ((VIDEOS, 'ucf101'), (VOC, 'voc'), (CITYSCAPES, 'cityscapes')):
         with pytest.raises(InputError, match=f'make_demo_data.py {layout} --out data'):

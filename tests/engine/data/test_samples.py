@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abilities import needs_mmaction
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
@@ -51,6 +52,7 @@ def test_good_data_passes(demo_cityscapes, demo_voc, demo_ucf101, demo_coco):
     assert first_problem(build('configs/faster_rcnn_r50_bnet5_fpn_ms_3x.py', demo_coco)) is None
 
 
+@needs_mmaction
 def test_real_data_passes(real_data):
     assert first_problem(build(CITYSCAPES, real_data / 'cityscapes')) is None
     assert first_problem(build(VOC, real_data / 'VOCdevkit/VOC2012')) is None

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from abilities import needs_mmaction, skip_without
 from mmcv.cnn import fuse_conv_bn
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from torch import nn
@@ -36,6 +37,7 @@ def config(base, tmp_path):
         'mmseg': '',
         'mmaction': 'pretrained=None, pretrained2d=False',
     }[base.partition(':')[0]]
+    skip_without(base.partition(':')[0])
     whole = 'pretrained=None, ' if base.startswith('mmseg') else ''
     path = tmp_path / 'model.py'
     path.write_text(f'_base_ = {base!r}\nmodel = dict({whole}backbone=dict({BNET3}, {source}))\n')
@@ -95,6 +97,7 @@ def test_conversions_fusion_and_initializers(name, tmp_path):
         assert {norm.weight_decay for norm in found.norms} == {0}
 
 
+@needs_mmaction
 def test_three_dimensional_networks_are_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r'got 5-D .* keep their own norm'):
         examine(config(I3D, tmp_path))
