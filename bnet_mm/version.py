@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __version__ = '0.1.0'
 
-OLDEST_TORCH = (2, 0)
+OLDEST_TORCH = (1, 13)
 
 
 def check_torch() -> None:

@@ -51,6 +51,10 @@ def skip_without(library: str) -> None:
 needs_mmaction = pytest.mark.skipif(
     importlib.util.find_spec('mmaction') is None, reason='mmaction is not installed'
 )
+needs_torch_2 = pytest.mark.skipif(
+    not hasattr(torch, 'func'),
+    reason='torch 1.13 has no torch.func, no torch.compile and no `with torch.device`',
+)
 needs_assignment = pytest.mark.skipif(
     'assign' not in inspect.signature(torch.nn.Module.load_state_dict).parameters,
     reason='before torch 2.1 state dicts are copied',

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnet_mm.benchmark.interleaved import Ratio, interleave, ratio
 from bnet_mm.benchmark.peers import BN, COMPILED, OURS, TWO_LINES, layer
+from bnet_mm.kernels.versions import storage_of
 from bnet_mm.text import without_prefix
 
 # Position C of a ResNet-50's four stages, two images of 1333x800 (paper, section 4.1).
@@ -151,11 +152,11 @@ def saved_bytes(module: nn.Module, *inputs: Tensor, input_gradient: bool = True)
         input_gradient: whether their gradient is wanted, as inside a network; for a whole one,
             whose first stages may be frozen, it is not.
     """
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    own = {storage_of(t).data_ptr() for t in (*module.parameters(), *module.buffers())}
     storages = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage
         return tensor

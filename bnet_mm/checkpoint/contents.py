@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import storage_of
 
 # Where trainings put the weights: OpenMMLab's and the authors', torchvision's and CIFAR's.
 STATES = ('state_dict', 'model', 'net')
@@ -94,9 +95,9 @@ def _checked(name: str, value: Tensor) -> Tensor:
             f'{name} is not a plain tensor of numbers: this is not a state dict of a network'
         )
     # More values than bytes: an `expand`, which a few bytes of file could make larger than memory.
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+    if value.numel() * value.element_size() > storage_of(value).nbytes():
         raise InputError(
             f'{name} claims {value.numel()} values where the file holds '
-            f'{value.untyped_storage().nbytes()} bytes: the checkpoint is damaged or hostile'
+            f'{storage_of(value).nbytes()} bytes: the checkpoint is damaged or hostile'
         )
     return value

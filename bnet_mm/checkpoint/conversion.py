@@ -17,6 +17,7 @@ from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.layouts import BLOCK, CLASSIFIER, Layout, detect_layout
 from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import storage_of
 from bnet_mm.layers.depthwise import check_kernel, dirac_kernel, said_dilation
 from bnet_mm.text import without_prefix, without_suffix
 from bnet_mm.version import __version__
@@ -335,5 +336,5 @@ def _check_types(state: dict[str, Tensor]) -> list[str]:
 
 def _own_memory(value: Tensor) -> Tensor:
     # A view of something larger would be written with all of it.
-    whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+    whole = storage_of(value).nbytes() == value.numel() * value.element_size()
     return value if whole and value.is_contiguous() else value.clone().contiguous()

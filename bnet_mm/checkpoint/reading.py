@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from bnet_mm.checkpoint.unpickling import pickle_module
+from bnet_mm.checkpoint.unpickling import IGNORES_PICKLE_MODULE, load_by, pickle_module
 from bnet_mm.errors import InputError
 
 # Classes beyond tensors that a checkpoint may hold: torchvision's and timm's trainings keep their
@@ -88,9 +88,8 @@ def _load(path: Path, zipped: bool) -> object:
     if TRUSTED:
         torch.serialization.add_safe_globals(ALLOWED)
         return torch.load(str(path), weights_only=True, **options)
-    return torch.load(
-        str(path), pickle_module=pickle_module(ALLOWED), weights_only=False, **options
-    )
+    load = load_by if IGNORES_PICKLE_MODULE else torch.load
+    return load(str(path), pickle_module=pickle_module(ALLOWED), weights_only=False, **options)
 
 
 def _start(path: str | Path) -> tuple[Path, bytes]:

@@ -12,6 +12,7 @@ import collections
 import pickle
 import types
 from collections.abc import Iterable
+from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import torch
@@ -53,6 +54,22 @@ _PLAIN: dict[str, object] = {
 }
 # Python 2 called it so, and so does every pickle of protocol 2.
 _BUILTINS = {'__builtin__': 'builtins'}
+
+
+# torch 1.13 takes a `pickle_module`, and reads with Python's own all the same.
+IGNORES_PICKLE_MODULE = torch.__version__.startswith('1.13')
+
+
+def load_by(
+    path: str, pickle_module: types.ModuleType, map_location: str, weights_only: bool
+) -> object:
+    """Does what `torch.load` of torch 1.13 should do with these arguments."""
+    own = torch.serialization
+    with Path(path).open('rb') as file:
+        if not own._is_zipfile(file):
+            return own._legacy_load(file, map_location, pickle_module, encoding='utf-8')
+        with own._open_zipfile_reader(file) as archive:
+            return own._load(archive, map_location, pickle_module, encoding='utf-8')
 
 
 def pickle_module(allowed: Iterable) -> types.ModuleType:

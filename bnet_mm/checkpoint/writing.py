@@ -10,6 +10,7 @@ import torch
 
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import storage_of
 
 FORMATS = ('.pth', '.pt', '.safetensors')
 
@@ -121,7 +122,7 @@ def _save_safetensors(checkpoint: dict, part: Path) -> None:
     # The format takes no two names for one memory, and nothing that is not contiguous.
     seen, tensors = set(), {}
     for name, value in checkpoint['state_dict'].items():
-        memory = value.untyped_storage().data_ptr()
+        memory = storage_of(value).data_ptr()
         tensors[name] = value.clone() if memory in seen else value
         tensors[name] = tensors[name].contiguous()
         seen.add(memory)

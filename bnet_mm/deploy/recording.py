@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten
 
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
 from bnet_mm.errors import InputError
-from bnet_mm.kernels.versions import EVEN_ON_ERROR
+from bnet_mm.kernels.versions import EVEN_ON_ERROR, storage_of
 from bnet_mm.models.residual_blocks import is_known
 from bnet_mm.openmmlab.running import (
     example_input,
@@ -199,7 +199,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _storage(tensor: Tensor) -> int | None:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
+    return storage_of(tensor)._cdata if tensor.layout is torch.strided else None
 
 
 def _same_view(a: Tensor, b: Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,13 @@ _compiler = getattr(torch, 'compiler', None)
 # Whether code is looked at by dynamo (or an exporter), which takes the call for a constant.
 if hasattr(_compiler, 'is_compiling'):
     is_compiling = torch.compiler.is_compiling
-else:  # before torch 2.3: the one of several that its dynamo knows
+elif find_spec('torch._dynamo') is not None:  # before torch 2.3: the one that its dynamo knows
     from torch._dynamo.external_utils import is_compiling
+else:  # torch 1.13
+
+    def is_compiling() -> bool:
+        """Returns False: this torch compiles nothing."""
+        return False
 
 
 if hasattr(_compiler, 'is_dynamo_compiling'):
@@ -58,6 +64,13 @@ def call_before_loading(module: nn.Module, hook: Callable) -> None:
 # For `register_forward_hook`: also after an error in the module. Since torch 2.1.
 _hook_options = inspect.signature(nn.Module.register_forward_hook).parameters
 EVEN_ON_ERROR = {'always_call': True} if 'always_call' in _hook_options else {}
+
+
+def storage_of(tensor: Tensor) -> torch.UntypedStorage:
+    """Returns the memory that a tensor is a view of."""
+    if hasattr(tensor, 'untyped_storage'):  # since torch 2.0
+        return tensor.untyped_storage()
+    return tensor.storage().untyped()
 
 
 def assign_state_dict(module: nn.Module, state: dict[str, Tensor]) -> None:

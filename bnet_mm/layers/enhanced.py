@@ -25,7 +25,11 @@ from bnet_mm.kernels.statistics import (
 from bnet_mm.layers.depthwise import DepthwiseTransform, dirac_kernel
 from bnet_mm.layers.plain import AffineView, BatchNorm2d, Owner, SyncBatchNorm, leaf
 
-_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+_HOOKS = tuple(
+    hooks
+    for hooks in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    if hasattr(global_hooks, f'_global{hooks}')  # the last since torch 2.0
+)
 _GLOBAL_HOOKS = tuple(f'_global{hooks}' for hooks in _HOOKS)
 
 

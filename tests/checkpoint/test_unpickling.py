@@ -17,6 +17,7 @@ import torch
 from bnet_mm.checkpoint import reading
 from bnet_mm.checkpoint.unpickling import pickle_module
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import storage_of
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +61,7 @@ def test_reads_what_trainings_write(zipped, protocol, tmp_path):
         assert torch.equal(found['state_dict'][name], value)
     assert found['args'] == contents['args'] and found['dtype'] is torch.float16
     assert torch.equal(found['views'][1], base[::2])
-    assert found['views'][0].untyped_storage().data_ptr() == (
-        found['views'][1].untyped_storage().data_ptr()
-    )
+    assert storage_of(found['views'][0]).data_ptr() == storage_of(found['views'][1]).data_ptr()
     assert str(found['optimizer']) == str(contents['optimizer'])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from abilities import needs_torch_2
 from hypothesis import given
 from hypothesis import strategies as st
 from mmcv.cnn import build_norm_layer
@@ -61,6 +62,7 @@ def test_switchable_norm_is_its_definition(n, c, h, w, seed):
     np.testing.assert_allclose(norm.eval()(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
+@needs_torch_2
 @pytest.mark.parametrize('training', [True, False])
 def test_switchable_norms_gradients(training):
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 import torch.fx.experimental.optimization
-from abilities import needs_assignment, needs_custom_operators, needs_half_autocast
+from abilities import needs_assignment, needs_custom_operators, needs_half_autocast, needs_torch_2
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -89,6 +89,7 @@ def test_inputs_that_are_views(stride, k, x):
     torch.testing.assert_close(layer(expanded), layer(expanded.clone()))
 
 
+@needs_torch_2
 @pytest.mark.parametrize('training', [True, False])
 @SIZES
 def test_compiles_without_a_break(training, k, x):
@@ -137,6 +138,7 @@ def test_symbolic_tracing_and_its_fusion_change_nothing(k):
     torch.testing.assert_close(with_folded_statistics(x).relu(), net(x))
 
 
+@needs_torch_2
 @SIZES
 def test_built_on_the_meta_device(k, x):
     with torch.device('meta'):
@@ -157,6 +159,7 @@ def test_tensors_can_be_assigned(norm, k, x):
     torch.testing.assert_close(empty.eval()(x), source.eval()(x))
 
 
+@needs_torch_2
 @SIZES
 def test_state_dict_keeps_variables_and_functional_calls_use_them(k, x):
     layer = trained(k).eval()

@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from abilities import needs_custom_operators
+from abilities import needs_custom_operators, needs_torch_2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -158,6 +158,7 @@ def test_a_replaced_transform_is_used():
     torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@needs_torch_2
 @pytest.mark.parametrize('mode', ['grad', 'vmap', 'jvp'])
 def test_torch_func(mode):
     ours, x = layer().double().eval(), torch.randn(3, 2, 6, 5, 5, dtype=torch.float64)

@@ -7,6 +7,7 @@ import torch
 from abilities import needs_half_batch_norm
 from torch import nn
 
+from bnet_mm.kernels.versions import storage_of
 from bnet_mm.layers import BNET
 
 
@@ -15,7 +16,7 @@ def kept(layer: nn.Module, x: torch.Tensor) -> dict[int, int]:
     sizes = {}
 
     def pack(tensor):
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        sizes[storage_of(tensor).data_ptr()] = storage_of(tensor).nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
