@@ -83,16 +83,20 @@ def as_markdown(table: Table) -> str:
 
 
 def show(parts: Iterable[Table | str], file_width: int | None = None, wrap: bool = False) -> None:
-    """Prints tables and sentences.
+    """Prints tables and sentences, in Markdown where rich is not installed (mmengine brings it).
 
     Args:
         parts: in their order.
         file_width: columns where the output is not a terminal; 80 by default.
         wrap: whether sentences are broken at the width; else they are one line each, to be copied.
     """
-    from rich.console import Console
-    from rich.markup import escape
-
+    try:
+        from rich.console import Console
+        from rich.markup import escape
+    except ImportError:
+        for part in parts:
+            print(as_markdown(part) if isinstance(part, Table) else part)
+        return
     console = Console(highlight=False)
     if file_width is not None and not console.is_terminal:
         console.width = file_width

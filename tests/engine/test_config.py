@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,8 @@ def test_a_library_that_is_missing_is_told_from_a_name_it_does_not_have(monkeypa
 
 
 def test_a_library_that_refuses_the_mmcv_it_finds():
+    if not hasattr(import_module('mmdet'), 'mmcv_maximum_version'):
+        pytest.skip('this mmdet takes any mmcv')
     code = (
         'import mmcv\n'
         "mmcv.__version__ = '2.9.0'\n"
