@@ -61,13 +61,13 @@ def test_code_in_a_file_is_refused(tmp_path, hostile):
         torch.load(tmp_path / 'x.pth', weights_only=True)
 
 
-def test_downloads_are_loaded_weights_only(tmp_path):
+def test_downloads_are_loaded_weights_only(tmp_path, monkeypatch):
     from mmengine.runner.checkpoint import CheckpointLoader
 
     import bnet_mm.engine.downloads  # noqa: F401  (what the tools import)
 
     torch.save({'x': AsksFor(eval, '1 + 1')}, tmp_path / 'x.pth')
-    torch.hub.set_dir(tmp_path / 'hub')
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     (tmp_path / 'hub/checkpoints').mkdir(parents=True)
     (tmp_path / 'x.pth').rename(tmp_path / 'hub/checkpoints/x.pth')
     # The file is in the cache already, so that nothing is downloaded.
