@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.layers.binary import BINARY_OPERATIONS_PER_FLOP, BinaryConv2d
+from bnet_mm.openmmlab.leftovers import frozen_by_config
 from bnet_mm.openmmlab.models import build_model
 from bnet_mm.openmmlab.norm_cfg import norm_specs
 from bnet_mm.openmmlab.running import example_input, input_shape, run_model
@@ -156,6 +158,8 @@ def config_costs(path: str | Path, shape: tuple[int, int] | None, options: dict 
     if shape is None and not options:
         paper = paper_row(Path(path).stem)
     shape = shape or input_shape(cfg)
+    for sentence in frozen_by_config(cfg.get('model')):
+        warnings.warn(f'{path}: kernels do not train: {sentence}', stacklevel=2)
     norms = list(dict.fromkeys(str(spec) for _, _, spec in norm_specs(cfg.get('model'))))
     cost = _count(cfg, shape)
     baseline = _count(bn_baseline(cfg), shape) if norms else cost

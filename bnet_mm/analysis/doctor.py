@@ -17,8 +17,9 @@ from torch import nn
 from bnet_mm.checkpoint.inspection import energy_outside_centre
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
-from bnet_mm.models.blocks import norm_after_conv, positions_of
+from bnet_mm.models.finding import find_blocks
 from bnet_mm.openmmlab.config import pretrained_sources
+from bnet_mm.openmmlab.leftovers import norm_warnings
 from bnet_mm.openmmlab.libraries import config_errors
 from bnet_mm.openmmlab.models import build_model, load_model
 from bnet_mm.openmmlab.norm_cfg import norm_specs
@@ -96,7 +97,8 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
         else:
             others[type(module).__name__] += 1
     others.update(type(m).__name__ for m in model.modules() if isinstance(m, nn.LayerNorm))
-    warnings = list(_warnings(cfg, norms, checkpoint is not None, uncalled))
+    leftovers = list(norm_warnings(model, cfg.model))
+    warnings = list(_warnings(cfg, norms, checkpoint is not None, uncalled, leftovers))
     return Examination(norms, dict(others), warnings)
 
 
@@ -122,12 +124,7 @@ def _groups(optimizer: torch.optim.Optimizer | None) -> dict[int, tuple[int, dic
 
 
 def _positions(model: nn.Module) -> dict[str, str]:
-    found = {}
-    for prefix, block in model.named_modules():
-        for letter, index in positions_of(block).items():
-            name, _ = norm_after_conv(block, index)
-            found[f'{prefix}.{name}' if prefix else name] = letter
-    return found
+    return {name: letter for block in find_blocks(model) for letter, name in block.norms.items()}
 
 
 def _facts(
@@ -172,7 +169,11 @@ def _uncalled(model: nn.Module, cfg: Config) -> list[str] | None:
 
 
 def _warnings(
-    cfg: Config, norms: list[NormFacts], loaded: bool, uncalled: list[str] | None
+    cfg: Config,
+    norms: list[NormFacts],
+    loaded: bool,
+    uncalled: list[str] | None,
+    leftovers: list[str],
 ) -> Iterator[str]:
     specs = norm_specs(cfg._cfg_dict.to_dict())
     asked = [where for where, _, spec in specs if issubclass(spec.layer, EnhancedNorm)]
@@ -186,11 +187,7 @@ def _warnings(
     outside = [n.name for n in norms if n.group is None and n.trainable]
     if outside and cfg.get('optim_wrapper'):
         yield f'{_some(outside)}: in no optimizer group, and never trained'
-    still = [n.name for n in norms if not n.trainable]
-    if still:
-        yield (
-            f'{_some(still)}: kernel or bias frozen (frozen_stages, or requires_grad of norm_cfg)'
-        )
+    yield from leftovers
     if not loaded and norms and all(n.from_dirac == 0 for n in norms) and not _has_weights(cfg):
         yield (
             'every kernel is at Dirac and no pretrained weights are named: the training starts '

@@ -12,10 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.openmmlab.config import pretrained_sources
+from bnet_mm.openmmlab.leftovers import norm_warnings
 
 
 class StartReportHook(Hook):
-    """Logs three lines before the first step: the norms, what of them trains, the weights."""
+    """Logs three lines before the first step: the norms, what of them trains, the weights.
+
+    And a WARNING for each thing in the config that keeps BNET from training.
+    """
 
     priority = 'VERY_LOW'
 
@@ -23,6 +27,8 @@ class StartReportHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for line in (describe_norms(model), describe_training(model), describe_weights(runner)):
             runner.logger.info(line)
+        for line in norm_warnings(model, runner.cfg.get('model')):
+            runner.logger.warning(line)
 
 
 def describe_norms(model: nn.Module) -> str:

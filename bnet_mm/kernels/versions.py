@@ -40,7 +40,7 @@ if hasattr(torch.amp, 'is_autocast_available'):
 
     def is_autocast_enabled(device: str) -> bool:
         """Tells whether `torch.autocast` is on for a kind of device."""
-        return torch.is_autocast_enabled(device)
+        return is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 else:  # before torch 2.4
 
@@ -64,6 +64,12 @@ def call_before_loading(module: nn.Module, hook: Callable) -> None:
 # For `register_forward_hook`: also after an error in the module. Since torch 2.1.
 _hook_options = inspect.signature(nn.Module.register_forward_hook).parameters
 EVEN_ON_ERROR = {'always_call': True} if 'always_call' in _hook_options else {}
+
+
+if hasattr(torch, 'func'):
+    functional_call = torch.func.functional_call
+else:  # torch 1.13
+    from torch.nn.utils.stateless import functional_call  # type: ignore[assignment] # noqa: F401
 
 
 def storage_of(tensor: Tensor) -> torch.UntypedStorage:

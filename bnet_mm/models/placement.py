@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import call_before_loading
-from bnet_mm.layers import (
-    BNET,
-    GNET,
-    INET,
-    SNET,
-    BNControl,
-    EnhancedNorm,
-    SwitchNorm2d,
-    SyncBNET,
-    named_norms,
-)
+from bnet_mm.layers import BNControl, EnhancedNorm
 from bnet_mm.layers.kinds import PLAIN_NORMS
 from bnet_mm.models.authors import rename_kernels_on_load
-from bnet_mm.models.blocks import (
-    BASIC_BLOCK,
-    BOTTLENECK,
-    INVERTED,
-    PAPERS_POSITION,
-    block_kind,
-    norm_after_conv,
-    positions_of,
-)
+from bnet_mm.models.finding import find_blocks
+from bnet_mm.models.norms import FROZEN, enhanced, problem_of
 
 
 def check_positions(positions: object) -> str | None:
@@ -68,15 +53,15 @@ def enhance(
     norm `GNET`, a switchable one `SNET` and an instance norm `INET`.
 
     Args:
-        model: any torch model. Blocks are found by their class (`BasicBlock`, `Bottleneck` or
-            `InvertedResidual`, or one derived from these), as in torchvision, timm and OpenMMLab.
+        model: any torch model. Its residual blocks are found by what they compute, whatever
+            their classes (`bnet_mm.models.finding`).
         k: kernel size, odd.
-        positions: which norms. None is the paper's place: after the last convolution of a basic or
-            bottleneck block (C of table 10), after the 1x1 expansion of an inverted residual block
-            (MobileNetV2, table 3). Otherwise letters: A after the first convolution, B after the
-            3x3 in the middle, C after the last (a basic block has no B; an inverted one that does
-            not expand has no A). 'all' is every batch norm of the model, stem and downsample
-            included, or every other norm where it has no batch norm.
+        positions: which norms. None is the paper's place: after the last convolution of a residual
+            block (C of table 10), after the expansion of an inverted one (MobileNetV2, table 3); in
+            a model without residual blocks every norm, with a warning. Otherwise letters: A after
+            the first convolution, B after the one in the middle, C after the last (a block of two
+            has no B; an inverted one that does not expand has no A). 'all' is every batch norm of
+            the model, stem and downsample included, or every other norm where it has no batch norm.
         dilation: distance between neighbouring taps, in pixels.
 
     Returns:
@@ -92,7 +77,7 @@ def enhance(
         >>> model.layer1[0].bn2.dw.weight.shape
         torch.Size([64, 1, 3, 3])
     """
-    replace_norms(model, positions, lambda norm: _enhanced(norm, k, dilation))
+    replace_norms(model, positions, lambda norm: enhanced(norm, k, dilation))
     call_before_loading(model, rename_kernels_on_load)
     return model
 
@@ -115,96 +100,112 @@ def replace_norms(
     Raises:
         InputError: as `enhance`; nothing was changed.
     """
-    positions = check_positions(positions)
-    where = "the paper's position" if positions is None else f'positions={positions!r}'
-    chosen: dict[str, nn.Module] = {}
-    problems = []
-    for name, norm in _norms_at(model, positions):
-        problem = _problem(norm)
-        if problem or norm is None:
-            problems.append(f'{name} {problem}')
-        else:
-            chosen[name] = norm
-    if problems:
-        shown = '; '.join(problems[:5]) + ('; ...' if len(problems) > 5 else '')
-        raise InputError(
-            f'BNET cannot be placed at {where} of {type(model).__name__}, nothing was changed: '
-            f'{shown}'
-        )
-    if not chosen:
-        lacking = 'no norm'
-        if positions != 'all':
-            lacking = f'no block of a class called {BASIC_BLOCK}, {BOTTLENECK} or {INVERTED}'
-            if any(block_kind(block) for block in model.modules()):
-                lacking = 'no block with a norm there'
-            norms = [_problem(norm) for _, norm in _norms_at(model, 'all')]
-            if norms and not any(norms):
-                lacking += f"; positions='all' would enhance its {len(norms)} norms"
-        raise InputError(
-            f'BNET cannot be placed at {where} of {type(model).__name__}: it has {lacking}'
-        )
-    # All are made before one is placed, and a norm that is used in two places is one afterwards.
-    made: dict[nn.Module, nn.Module] = {}
-    for norm in chosen.values():
-        if norm not in made:
-            made[norm] = replaced_by(norm)
-    for name, norm in chosen.items():
-        parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, made[norm])
+    for remark in place(model, positions, replaced_by):
+        warnings.warn(remark, stacklevel=3)
     return model
 
 
-def _norms_at(model: nn.Module, positions: str | None) -> Iterator[tuple[str, nn.Module | None]]:
-    """Yields name and module of each place; None where the block has no such norm."""
+def place(
+    model: nn.Module,
+    positions: str | None,
+    replaced_by: Callable[[nn.Module], nn.Module],
+    again: bool = False,
+) -> list[str]:
+    """Replaces norms, and returns what should be said of the choice.
+
+    Args:
+        model: changed in place.
+        positions: as `enhance` takes them.
+        replaced_by: makes what takes the place of a norm.
+        again: whether norms that are enhanced already are passed over.
+
+    Raises:
+        InputError: as `enhance`; nothing was changed.
+    """
+    positions = check_positions(positions)
+    where = "the paper's position" if positions is None else f'positions={positions!r}'
+    cannot = f'BNET cannot be placed at {where} of {type(model).__name__}'
+    places, remarks = _places(model, positions, cannot)
+    if again:
+        places = [(name, norm) for name, norm in places if not isinstance(norm, EnhancedNorm)]
+    problems = [f'{name} {problem}' for name, norm in places if (problem := problem_of(norm))]
+    if problems:
+        shown = '; '.join(problems[:5]) + ('; ...' if len(problems) > 5 else '')
+        raise InputError(f'{cannot}, nothing was changed: {shown}')
+    # All are made before one is placed, and a norm that is used in two places is one afterwards.
+    made: dict[nn.Module, nn.Module] = {}
+    for _, norm in places:
+        if norm is not None and norm not in made:
+            made[norm] = replaced_by(norm)
+    for name, norm in places:
+        if norm is not None:
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, made[norm])
+    return remarks
+
+
+def _places(
+    model: nn.Module, positions: str | None, cannot: str
+) -> tuple[list[tuple[str, nn.Module | None]], list[str]]:
+    """Returns the norms to replace, and what should be said of the choice."""
+    norms = _all_norms(model)
+    if not norms:
+        raise InputError(f'{cannot}: it has no norm over maps of (N, C, H, W)')
     if positions == 'all':
-        yield from _all_norms(model)
-        return
-    for prefix, block in model.named_modules():
-        kind, known = block_kind(block), positions_of(block)
-        if kind is None:
-            continue
+        return norms, []
+    unknown: list[str] = []
+    blocks = find_blocks(model, unknown)
+    if not blocks and positions is not None:
+        raise InputError(
+            f'{cannot}: it has no residual blocks, which alone have these positions; leave '
+            f'positions out, and all its {len(norms)} norms are BNET'
+        )
+    if not blocks:
+        name, kinds = type(model).__name__, {type(model.get_submodule(n)).__name__ for n in unknown}
+        kinds.discard(name)
+        unsure = f' that could be found ({", ".join(sorted(kinds))} does not run alone)'
+        return norms, [
+            f'{name} has no residual blocks{unsure if kinds else ""}: all {len(norms)} norms are '
+            f'BNET'
+        ]
+    places: list[tuple[str, nn.Module | None]] = []
+    lacking = []
+    for block in blocks:
         # A basic block has no B: 'ABC' is every norm it has, 'B' alone asks for what is not there.
-        asked = positions or PAPERS_POSITION[kind]
-        indices = [known[letter] for letter in asked if letter in known]
-        if not indices:
-            yield f'position {positions} of {prefix}, a {kind},', None
-        for index in indices:
-            name, norm = norm_after_conv(block, index)
-            if norm is None and kind == INVERTED and index == known['A']:
-                continue  # the first block of every MobileNet does not expand
-            yield f'{prefix}.{name}' if prefix else name, norm
+        chosen = [letter for letter in positions or block.papers if letter in block.norms]
+        places += [(name := block.norms[k], model.get_submodule(name)) for k in chosen]
+        if not chosen and not block.unexpanded:  # the first block of every MobileNet
+            lacking.append(block)
+    if lacking and (positions is not None or not places):
+        kind = type(model.get_submodule(lacking[0].name)).__name__
+        raise InputError(
+            f'{cannot}, nothing was changed: {len(lacking)} of its {len(blocks)} residual blocks '
+            f"have no norm there, {lacking[0].name}, a {kind}, for one; positions='all' is every "
+            f'norm of the network'
+        )
+    remarks = []
+    if lacking:
+        shown = ', '.join(sorted({type(model.get_submodule(b.name)).__name__ for b in lacking}))
+        remarks.append(
+            f'{type(model).__name__}: {len(lacking)} of {len(blocks)} residual blocks ({shown}) '
+            f'have no norm at the place of BNET and stay as they are'
+        )
+    return places, remarks
 
 
-def _all_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields every plain batch norm of a model or, where there is none, every other plain norm."""
-    norms = list(named_norms(model, PLAIN_NORMS, repeated=True))
-    batch_norm = nn.modules.batchnorm._BatchNorm
-    yield from [(name, norm) for name, norm in norms if isinstance(norm, batch_norm)] or norms
-
-
-def _problem(norm: nn.Module | None) -> str | None:
-    """Returns why a module cannot become BNET, or None."""
-    if norm is None:
-        return 'does not exist'
-    if isinstance(norm, EnhancedNorm):
-        return 'is enhanced already'
-    # Exact types: a subclass may do more than normalize (timm's BatchNormAct2d also activates).
-    # Two, known by name, only differ in how they check the input.
-    if type(norm) in (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, SwitchNorm2d) or (
-        isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        and type(norm).__name__ in ('SyncBatchNorm', '_BatchNormXd')
-    ):
-        return None
-    return f'is a {type(norm).__name__}, not a BatchNorm2d or SyncBatchNorm'
-
-
-def _enhanced(norm: nn.Module, k: int, dilation: int) -> EnhancedNorm:
-    kinds = (
-        (nn.SyncBatchNorm, SyncBNET),
-        (nn.modules.batchnorm._BatchNorm, BNET),
-        (nn.GroupNorm, GNET),
-        (SwitchNorm2d, SNET),
-        (nn.InstanceNorm2d, INET),
-    )
-    layer = next(layer for kind, layer in kinds if isinstance(norm, kind))
-    return layer.from_norm(norm, k, dilation)
+def _all_norms(model: nn.Module) -> list[tuple[str, nn.Module | None]]:
+    """Returns every plain batch norm of a model or, where there is none, every other plain norm."""
+    found: list[tuple[str, nn.Module | None]] = []
+    others: list[tuple[str, nn.Module | None]] = []
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if module in inside:
+            continue
+        if isinstance(module, PLAIN_NORMS) or type(module).__name__ in FROZEN:
+            inside.update(module.modules())
+            batch_norm = isinstance(module, _BatchNorm) or type(module).__name__ in FROZEN
+            (found if batch_norm else others).append((name, module))
+        elif isinstance(module, EnhancedNorm):
+            inside.update(module.modules())
+            found.append((name, module))
+    return found or others

@@ -19,6 +19,7 @@ from bnet_mm.kernels.versions import call_before_loading
 from bnet_mm.layers import EnhancedNorm
 from bnet_mm.openmmlab.libraries import LIBRARIES
 from bnet_mm.openmmlab.norm_cfg import NormSpec
+from bnet_mm.openmmlab.placing import Placed, build_around, build_placed, is_of_elsewhere
 
 
 def extend(root: Registry, extended: Callable[[Callable], Callable]) -> None:
@@ -39,13 +40,22 @@ def extend(root: Registry, extended: Callable[[Callable], Callable]) -> None:
 
 
 def placing(build_func: Callable) -> Callable:
-    """Returns `build_func` for backbones that place BNET; checkpoints are translated."""
+    """Returns `build_func` for networks that place BNET; checkpoints are translated."""
 
     @wraps(build_func)
     def build(cfg: Any, *args, registry: Registry, **kwargs) -> Any:
-        if isinstance(cfg, dict) and ('act_cfg' in cfg or NormSpec.parse(cfg.get('norm_cfg'))):
-            cfg = _with_placing_class(cfg, registry)
-        model = build_func(cfg, *args, registry=registry, **kwargs)
+        def plain(cfg: Any) -> Any:
+            return build_func(cfg, *args, registry=registry, **kwargs)
+
+        if isinstance(cfg, dict) and 'act_cfg' in cfg:
+            cfg = _with_funnel_class(cfg, registry)
+        spec = NormSpec.parse(cfg.get('norm_cfg')) if isinstance(cfg, dict) else None
+        if spec is not None:
+            model = build_placed(plain, cfg, spec, registry)
+        elif isinstance(cfg, dict) and is_of_elsewhere(cfg.get('backbone')):
+            model = build_around(plain, cfg)
+        else:
+            model = plain(cfg)
         if isinstance(model, nn.Module):
             _translate_on_load(model)
         return model
@@ -53,8 +63,8 @@ def placing(build_func: Callable) -> Callable:
     return build
 
 
-def _with_placing_class(cfg: dict, registry: Registry) -> dict:
-    """Returns `cfg` with the class that places BNET for its own, where there is one."""
+def _with_funnel_class(cfg: dict, registry: Registry) -> dict:
+    """Returns `cfg` with the class that takes FReLU for its own, where there is one."""
     kind = cfg.get('type')
     if isinstance(kind, str):
         with registry.switch_scope_and_registry(cfg.get('_scope_')) as scoped:
@@ -63,10 +73,8 @@ def _with_placing_class(cfg: dict, registry: Registry) -> dict:
         return cfg
     scope, name = kind.__module__.partition('.')[0], kind.__name__
     library = LIBRARIES.get(scope)
-    if library is None or name not in library.backbones:
-        return cfg
     # The libraries' own of these classes take no `act_cfg` at all.
-    if name not in library.funnel and NormSpec.parse(cfg.get('norm_cfg')) is None:
+    if library is None or name not in library.funnel:
         return cfg
     ours = getattr(import_module(f'{__package__}.backbones.{scope}'), name)
     if not issubclass(ours, kind):  # another class of that name
@@ -77,12 +85,12 @@ def _with_placing_class(cfg: dict, registry: Registry) -> dict:
 
 
 def _translate_on_load(model: nn.Module) -> None:
-    from bnet_mm.openmmlab.backbones.placement_aware import PlacementAware
+    from bnet_mm.openmmlab.backbones.funnel_aware import FunnelAware
     from bnet_mm.openmmlab.loading import adapt_on_load
 
     if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         return  # whoever loads into them, loads into what they wrap
-    if any(isinstance(module, (EnhancedNorm, PlacementAware)) for module in model.modules()):
+    if any(isinstance(module, (EnhancedNorm, Placed, FunnelAware)) for module in model.modules()):
         hooks = model._load_state_dict_pre_hooks.values()
         if not any(getattr(hook, 'hook', hook) is adapt_on_load for hook in hooks):
             call_before_loading(model, adapt_on_load)

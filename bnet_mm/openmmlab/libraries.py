@@ -27,8 +27,7 @@ class Library:
         extra: of this package, which installs it.
         input_shape: height and width of an image where a config names none: those at which the
             paper counts costs (COCO's images, Cityscapes' crop, ImageNet's and UCF-101's).
-        backbones: classes that place BNET (see `bnet_mm.openmmlab.backbones`).
-        funnel: those of them that also take FReLU.
+        funnel: backbones that also take FReLU.
         decodes_rgb: whether its pipelines give RGB images before the data preprocessor.
         logits: name of the attribute that tells whether a model has a head with one score for each
             class; '' where every model has, None where none has.
@@ -37,29 +36,20 @@ class Library:
     package: str
     extra: str
     input_shape: tuple[int, int]
-    backbones: tuple[str, ...]
     funnel: tuple[str, ...] = ()
     decodes_rgb: bool = False
     logits: str | None = None
 
 
-RESNETS = ('ResNet', 'ResNetV1d', 'ResNeXt')
 # By scope: the name of the importable package, and `default_scope` in configs.
 LIBRARIES = {
-    'mmdet': Library(
-        'mmdet', 'det', (800, 1280), (*RESNETS, 'MobileNetV2'), funnel=('ResNet', 'ResNeXt')
-    ),
-    'mmseg': Library(
-        'mmsegmentation', 'seg', (512, 1024), (*RESNETS, 'ResNetV1c', 'MobileNetV2'), logits=''
-    ),
+    'mmdet': Library('mmdet', 'det', (800, 1280), funnel=('ResNet', 'ResNeXt')),
+    'mmseg': Library('mmsegmentation', 'seg', (512, 1024), logits=''),
     'mmaction': Library(
-        *('mmaction2', 'action', (224, 224), ('ResNet', 'ResNetTSM')),
-        decodes_rgb=True,
-        logits='with_cls_head',
+        'mmaction2', 'action', (224, 224), decodes_rgb=True, logits='with_cls_head'
     ),
     'mmpretrain': Library(
         *('mmpretrain', 'cls', (224, 224)),
-        (*RESNETS, 'ResNetV1c', 'ResNet_CIFAR', 'MobileNetV2'),
         funnel=('ResNet', 'ResNeXt', 'ResNet_CIFAR'),
         logits='with_head',
     ),

@@ -11,7 +11,8 @@ from torch import nn
 from bnet_mm.errors import InputError
 from bnet_mm.layers import BNET, GNET, INET, SNET, BNControl, SyncBNET
 from bnet_mm.layers.depthwise import check_kernel
-from bnet_mm.models.placement import add_control, check_positions, enhance
+from bnet_mm.models.norms import enhanced
+from bnet_mm.models.placement import check_positions, place
 from bnet_mm.openmmlab.config import walk
 from bnet_mm.text import without_prefix
 
@@ -25,6 +26,8 @@ PLAIN = {
     BNControl: dict(type='BN'),
 }
 PLACING = ('k', 'dilation', 'positions')
+# Of group norms, switchable ones and others, which stay there when a base's type is replaced.
+LEFTOVERS = {'num_groups', 'using_moving_average', 'using_bn', 'stats_mode', 'affine'}
 # Entries that mmengine and mmcv take out before the layer is built.
 NOT_OF_LAYER = {'type', 'requires_grad', '_scope_', '_delete_'}
 
@@ -39,6 +42,7 @@ class NormSpec:
         dilation: distance between neighbouring taps, in pixels.
         positions: letters of 'ABC', 'all', or None for the paper's position.
         plain: the `norm_cfg` of the norm that it is built on, with all other entries.
+        dropped: entries of another norm, which a config's base had there.
 
     Examples:
         >>> spec = NormSpec.parse(dict(type='BNET', k=5, eps=1e-3))
@@ -53,6 +57,7 @@ class NormSpec:
     dilation: int
     positions: str | None
     plain: dict
+    dropped: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, norm_cfg: object, where: str = 'norm_cfg') -> NormSpec | None:
@@ -76,7 +81,8 @@ class NormSpec:
             for entry in inspect.signature(layer).parameters
             if entry not in ('num_features', 'device', 'dtype', '_scope_')
         ]
-        unknown = sorted(set(norm_cfg) - NOT_OF_LAYER - set(entries))
+        left = sorted(set(norm_cfg) & LEFTOVERS - set(entries))
+        unknown = sorted(set(norm_cfg) - NOT_OF_LAYER - set(entries) - LEFTOVERS)
         if unknown:
             raise InputError(
                 f'{where}: {layer.__name__} takes no {unknown[0]!r}; its entries are '
@@ -87,24 +93,36 @@ class NormSpec:
             positions = check_positions(norm_cfg.get('positions'))
         except InputError as error:
             raise InputError(f'{where}: {error}') from error
-        kept = {key: value for key, value in norm_cfg.items() if key not in PLACING}
+        kept = {k: v for k, v in norm_cfg.items() if k not in PLACING and k not in left}
         if layer is GNET:  # mmcv insists on it for GN
             kept.setdefault('num_groups', inspect.signature(GNET).parameters['num_groups'].default)
-        return cls(layer, k, dilation, positions, {**kept, **PLAIN[layer]})
+        return cls(layer, k, dilation, positions, {**kept, **PLAIN[layer]}, tuple(left))
 
     def __str__(self) -> str:
         """The norm as the paper writes it: 'BNET-3'."""
         name = f'{without_prefix(self.layer.__name__, "Sync")}-{self.k}'
         return name if self.dilation == 1 else f'{name} dilation {self.dilation}'
 
-    def place(self, model: nn.Module) -> nn.Module:
-        """Puts the norm into a model that was built with `plain`, and returns the model.
+    def place(self, model: nn.Module) -> list[str]:
+        """Puts the norm into a model that was built with `plain`, and returns what to say of it.
 
         Raises:
             InputError: see `bnet_mm.enhance`.
         """
-        put = add_control if self.layer is BNControl else enhance
-        return put(model, self.k, self.positions, self.dilation)
+
+        def replaced_by(norm: nn.Module) -> nn.Module:
+            if self.layer is BNControl:
+                return BNControl.from_norm(norm, self.k, self.dilation)
+            return enhanced(norm, self.k, self.dilation)
+
+        return place(model, self.positions, replaced_by, again=True)
+
+    def remarks(self) -> list[str]:
+        """Returns what should be said of the entries."""
+        if not self.dropped:
+            return []
+        entries = ', '.join(self.dropped)
+        return [f'{self.layer.__name__} takes no {entries}, left from another norm: dropped']
 
 
 def norm_specs(node: object, where: str = '') -> Iterator[tuple[str, dict, NormSpec]]:

@@ -57,7 +57,7 @@ def test_facts_of_each_norm(config):
     assert not first.trainable
     assert last.from_dirac == 0
     assert found.others == {'BatchNorm2d': 12}
-    assert warned(found, 'backbone.layer1.0.bn2, backbone.layer1.1.bn2: kernel or bias frozen')
+    assert warned(found, '2 of 8 BNET kernels are frozen (model.backbone.frozen_stages=1)')
     assert not warned(examine(config()), 'frozen')
 
 

@@ -34,7 +34,10 @@ def said(result) -> str:
         ('model.backbone.norm_cfg.k=0', 'got k=0'),
         ('model.backbone.norm_cfg.positions=D', "got positions='D'"),
         ('model.backbone.norm_cfg.kernel_size=5', "BNET takes no 'kernel_size'"),
-        ('model.backbone.norm_cfg.positions=B', 'position B of layer1.0, a BasicBlock'),
+        (
+            'model.backbone.norm_cfg.positions=B',
+            'have no norm there, layer1.0, a BasicBlock, for one',
+        ),
         ('data_root=nowhere', 'nowhere/annotations/instances_train2017.json; link or copy'),
         ('train_dataloader.dataset.ann_file=x.json', 'train_dataloader.dataset.ann_file'),
         ('val_evaluator.ann_file=gone.json', 'val_evaluator.ann_file'),

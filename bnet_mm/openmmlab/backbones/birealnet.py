@@ -8,7 +8,6 @@ from mmpretrain.models.backbones import ResNet
 from torch import Tensor, nn
 
 from bnet_mm.layers.binary import BinaryActivation, BinaryConv2d
-from bnet_mm.openmmlab.backbones.placement_aware import PlacementAware
 
 
 class BiRealBlock(BaseModule):
@@ -64,7 +63,7 @@ class _BiRealNet(ResNet):
         self.relu = nn.Identity()  # the stem has no activation
 
 
-class BiRealNet(PlacementAware, _BiRealNet):
+class BiRealNet(_BiRealNet):
     """Bi-Real Net (Liu et al., ECCV 2018), a row of the paper's table 3.
 
     The first convolution, those of the downsample branches and the classifier are real. The stem

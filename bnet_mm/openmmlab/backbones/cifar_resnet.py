@@ -7,8 +7,6 @@ from mmpretrain.models.backbones import ResNet_CIFAR as _ResNet_CIFAR
 from mmpretrain.models.backbones.resnet import BasicBlock
 from torch import Tensor, nn
 
-from bnet_mm.openmmlab.backbones.placement_aware import PlacementAware
-
 
 class PaddedShortcut(nn.Module):
     """Every `stride`-th pixel, with new channels of zeros on both sides (ResNet, option A).
@@ -67,7 +65,7 @@ class _CifarResNet(_ResNet_CIFAR):
         return layer
 
 
-class CifarResNet(PlacementAware, _CifarResNet):
+class CifarResNet(_CifarResNet):
     """ResNet-20, -32, -44, -56 and -110 for images of 32 x 32 (He et al., 2016, section 4.2).
 
     Not `ResNet_CIFAR`, which is the ImageNet networks with a smaller stem. A BNET `norm_cfg` also

@@ -1,14 +1,19 @@
-"""The mixin of backbones that can have funnel activations."""
+"""The mixin of backbones that can have funnel activations, and these backbones."""
 
 from __future__ import annotations
+
+from importlib import import_module
+
+from torch import nn
 
 from bnet_mm.errors import InputError
 from bnet_mm.layers.frelu import FReLU
 from bnet_mm.models.funnel import replace_relus
+from bnet_mm.openmmlab.libraries import LIBRARIES
 
 
 class FunnelAware:
-    """Mixin, before `PlacementAware`: `act_cfg=dict(type='FReLU')` goes to every activation.
+    """Mixin, before a library's class: `act_cfg=dict(type='FReLU')` goes to every activation.
 
     Without it, or with ReLU, the network is the one it would be otherwise.
 
@@ -37,3 +42,26 @@ class FunnelAware:
         if self.frozen_stages >= 0 and isinstance(relu, FReLU):
             relu.eval()
             relu.requires_grad_(False)
+
+
+def funnel_backbones(scope: str) -> dict[str, type[nn.Module]]:
+    """Returns a library's backbones with FReLU; `building` takes them for an `act_cfg`.
+
+    Args:
+        scope: of the library; `LIBRARIES` says which of its backbones.
+
+    Returns:
+        the classes by name, for the namespace of the calling module, where pickles find them.
+    """
+    stock = import_module(f'{scope}.models.backbones')
+    return {
+        name: type(
+            name,
+            (FunnelAware, getattr(stock, name)),
+            {
+                '__module__': f'{__package__}.{scope}',
+                '__doc__': f'`{scope}.{name}`, which also takes `act_cfg` FReLU.',
+            },
+        )
+        for name in LIBRARIES[scope].funnel
+    }

@@ -1,4 +1,4 @@
-"""MMAction2's 2-D ResNets, with BNET placed.
+"""What MMAction2's 2-D ResNets do to norms, done to BNET.
 
 Their norms live in `ConvModule.bn`, and they load, and freeze, a norm by its own `weight`.
 """
@@ -10,11 +10,11 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from bnet_mm.layers import EnhancedNorm
-from bnet_mm.openmmlab.backbones.placement_aware import placing_backbones
+from bnet_mm.openmmlab.placing import Placed
 
 
-class _NormsByLayer:
-    """Mixin: what the library does to each norm's `weight` and `bias`, done to a BNET."""
+class PlacedInMMAction(Placed):
+    """A network with BNET whose library goes by each norm's `weight` and `bias`."""
 
     def _load_torchvision_checkpoint(self, logger: MMLogger | None = None) -> None:
         # The library knows torchvision's names of plain norms, and passes over what it does not
@@ -23,10 +23,7 @@ class _NormsByLayer:
 
     def load_original_weights(self, logger: MMLogger | None = None) -> None:
         """Loads `pretrained`, under torchvision's or any other known names (ResNetTSM only)."""
-        if any(isinstance(module, EnhancedNorm) for module in self.modules()):
-            load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
-        else:
-            super().load_original_weights(logger)
+        load_checkpoint(self, self.pretrained, map_location='cpu', logger=logger)
 
     def _partial_bn(self) -> None:
         norms = [m for m in self.modules() if isinstance(m, (EnhancedNorm, nn.BatchNorm2d))]
@@ -37,6 +34,3 @@ class _NormsByLayer:
         for norm in [norm for norm in norms if id(norm) not in statistics][1:]:
             norm.eval()
             norm.requires_grad_(False)
-
-
-globals().update(placing_backbones('mmaction', _NormsByLayer))

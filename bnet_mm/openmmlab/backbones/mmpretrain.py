@@ -1,7 +1,7 @@
-"""MMPretrain's backbones, with BNET placed."""
+"""MMPretrain's backbones that can have funnel activations."""
 
 from __future__ import annotations
 
-from bnet_mm.openmmlab.backbones.placement_aware import placing_backbones
+from bnet_mm.openmmlab.backbones.funnel_aware import funnel_backbones
 
-globals().update(placing_backbones('mmpretrain'))
+globals().update(funnel_backbones('mmpretrain'))

@@ -175,9 +175,12 @@ def test_frozen_statistics_and_stages():
     assert torch.equal(backbone.layer2[0].bn2.norm.running_mean, before)
 
 
-def test_positions_on_a_backbone_without_placement_are_refused():
-    with pytest.raises(InputError, match='does not place norms'):
-        build('Res2Net', depth=50, norm_cfg=dict(type='BNET', k=3, positions='C'))
+def test_positions_of_other_backbones():
+    for positions, count in ((None, 16), ('C', 16), ('AC', 32)):
+        norm_cfg = dict(type='BNET', k=3, positions=positions)
+        assert len(enhanced_names(build('Res2Net', depth=50, norm_cfg=norm_cfg))) == count
+    with pytest.raises(InputError, match='SSDVGG takes no norm_cfg'):
+        build('SSDVGG', depth=16, norm_cfg=dict(type='BNET', k=3, positions='C'))
 
 
 def test_stock_config_and_one_line():

@@ -19,7 +19,7 @@ from bnet_mm.openmmlab.models import build_model
 
 BNET3 = "norm_cfg=dict(type='BNET', k=3)"
 MODELS = {
-    'HRNet': ('mmdet::hrnet/faster-rcnn_hrnetv2p-w18-1x_coco.py', 305),
+    'HRNet': ('mmdet::hrnet/faster-rcnn_hrnetv2p-w18-1x_coco.py', 108),
     'Cascade R-CNN': ('mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py', 16),
     'RepPoints': ('mmdet::reppoints/reppoints-moment_r50_fpn_1x_coco.py', 16),
     'UPerNet': ('mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py', 16),
@@ -88,7 +88,8 @@ def test_conversions_fusion_and_initializers(name, tmp_path):
         changed = change(copy.deepcopy(whole))
         assert len(kernels(changed)) == count
         for ours, theirs in zip(stages(changed, images), expected):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+            scale = 1e-3 * theirs.abs().max().item()  # of a random network
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=max(scale, 1e-3))
 
     found = examine(cfg)
     assert len(found.norms) == count
@@ -99,5 +100,5 @@ def test_conversions_fusion_and_initializers(name, tmp_path):
 
 @needs_mmaction
 def test_three_dimensional_networks_are_refused_by_name(tmp_path):
-    with pytest.raises(InputError, match=r'got 5-D .* keep their own norm'):
+    with pytest.raises(InputError, match=r'ResNet3d computes on clips, in 3-D'):
         examine(config(I3D, tmp_path))
