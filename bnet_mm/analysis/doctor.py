@@ -19,7 +19,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.models.finding import find_blocks
 from bnet_mm.openmmlab.config import pretrained_sources
-from bnet_mm.openmmlab.leftovers import norm_warnings
+from bnet_mm.openmmlab.leftovers import frozen_by_stages, norm_warnings
 from bnet_mm.openmmlab.libraries import config_errors
 from bnet_mm.openmmlab.models import build_model, load_model
 from bnet_mm.openmmlab.norm_cfg import norm_specs
@@ -97,7 +97,8 @@ def examine(cfg: Config, checkpoint: str | None = None) -> Examination:
         else:
             others[type(module).__name__] += 1
     others.update(type(m).__name__ for m in model.modules() if isinstance(m, nn.LayerNorm))
-    leftovers = list(norm_warnings(model, cfg.model))
+    leftovers = [*filter(None, [frozen_by_stages(model, cfg.model)])]
+    leftovers += norm_warnings(model, cfg.model)
     warnings = list(_warnings(cfg, norms, checkpoint is not None, uncalled, leftovers))
     return Examination(norms, dict(others), warnings)
 

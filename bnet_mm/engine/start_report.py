@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.openmmlab.config import pretrained_sources
-from bnet_mm.openmmlab.leftovers import norm_warnings
+from bnet_mm.openmmlab.leftovers import frozen_by_stages, norm_warnings
 
 
 class StartReportHook(Hook):
@@ -27,6 +27,9 @@ class StartReportHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for line in (describe_norms(model), describe_training(model), describe_weights(runner)):
             runner.logger.info(line)
+        frozen = frozen_by_stages(model, runner.cfg.get('model'))
+        if frozen:
+            runner.logger.info(frozen)
         for line in norm_warnings(model, runner.cfg.get('model')):
             runner.logger.warning(line)
 

@@ -37,14 +37,6 @@ def norm_warnings(model: nn.Module, model_cfg: object) -> Iterator[str]:
     frozen = list(frozen_by_config(model_cfg))
     for sentence in frozen:
         yield f'{trained} of {len(norms)} BNET kernels train: {sentence}'
-    if trained < len(norms) and not frozen:
-        stages = {
-            f'{where}.frozen_stages={node["frozen_stages"]}'
-            for where, node in walk(model_cfg, 'model')
-            if isinstance(node, dict) and (node.get('frozen_stages') or -1) >= 0
-        }
-        held = f' ({", ".join(sorted(stages))})' if stages else ''
-        yield f'{len(norms) - trained} of {len(norms)} BNET kernels are frozen{held}'
     unsynchronized = [
         where for where, _, spec in norm_specs(model_cfg, 'model') if spec.plain['type'] == 'BN'
     ]
@@ -53,6 +45,21 @@ def norm_warnings(model: nn.Module, model_cfg: object) -> Iterator[str]:
             f'{unsynchronized[0]}: statistics are of each process, where other norms of this model '
             f'are synchronized; type=SyncBNET synchronizes them'
         )
+
+
+def frozen_by_stages(model: nn.Module, model_cfg: object) -> str | None:
+    """Returns how many kernels are frozen for another reason than their `norm_cfg`, or None."""
+    norms = [norm for _, norm in named_norms(model, EnhancedNorm)]
+    frozen = sum(not norm.dw.weight.requires_grad for norm in norms)
+    if not frozen or any(frozen_by_config(model_cfg)):
+        return None
+    stages = {
+        f'{where}.frozen_stages={node["frozen_stages"]}'
+        for where, node in walk(model_cfg, 'model')
+        if isinstance(node, dict) and (node.get('frozen_stages') or -1) >= 0
+    }
+    held = f' ({", ".join(sorted(stages))})' if stages else ''
+    return f'{frozen} of {len(norms)} BNET kernels are frozen{held}'
 
 
 def _is_synchronized(node: object) -> bool:

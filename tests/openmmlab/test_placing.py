@@ -20,7 +20,7 @@ from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
 from bnet_mm.openmmlab import placing
-from bnet_mm.openmmlab.leftovers import frozen_by_config, norm_warnings
+from bnet_mm.openmmlab.leftovers import frozen_by_config, frozen_by_stages, norm_warnings
 from bnet_mm.openmmlab.models import build_model
 
 BNET3 = dict(type='BNET', k=3)
@@ -151,7 +151,7 @@ def test_what_stock_configs_leave(base, sentence, tmp_path):
     with torch.device('meta'):
         model = build_model(cfg)
     assert len(names(model)) == 16
-    found = ' '.join(norm_warnings(model, cfg.model))
+    found = ' '.join([*norm_warnings(model, cfg.model), str(frozen_by_stages(model, cfg.model))])
     assert re.search(sentence, found), found
 
 
