@@ -215,7 +215,8 @@ def _norm(cfg: Config) -> str:
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     norm_cfg = backbone.get('norm_cfg') or {}
     default = 'BN' if any(k in str(backbone.get('type')) for k in BN_BY_DEFAULT) else '-'
-    kind = without_prefix(str(norm_cfg.get('type', default)), 'Sync')
+    kind = str(norm_cfg.get('type', default)).rpartition('.')[2]  # with a scope, or its path
+    kind = without_prefix(kind, 'Sync')
     return f'{kind}-{norm_cfg.get("k", 3)}' if kind.endswith(('NET', 'Conv')) else kind
 
 

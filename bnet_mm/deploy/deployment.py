@@ -13,6 +13,7 @@ from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.storage import save
 from bnet_mm.deploy.structure import Fusion
 from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.config import class_of
 from bnet_mm.openmmlab.models import load_model
 from bnet_mm.openmmlab.running import preprocessed, read_image
 
@@ -67,13 +68,10 @@ def _dataset_meta(cfg: Config, meta: dict) -> dict | None:
     found = meta.get('dataset_meta') or ({'classes': meta['CLASSES']} if 'CLASSES' in meta else {})
     if not found:
         dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-        kind = None
-        if isinstance(dataset.get('type'), str):
-            with DATASETS.switch_scope_and_registry(cfg.default_scope) as datasets:
-                try:
-                    kind = datasets.get(dataset['type'])
-                except RuntimeError as error:
-                    raise InputError(f'test_dataloader.dataset: {error}') from error
+        try:
+            kind = class_of(dataset, DATASETS, cfg.default_scope)
+        except RuntimeError as error:
+            raise InputError(f'test_dataloader.dataset: {error}') from error
         found = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     if not found:
         return None

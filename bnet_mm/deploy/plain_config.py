@@ -30,6 +30,7 @@ CONSENSUS = 'AvgConsensus'
 REGISTRIES = (MODELS, TASK_UTILS, TRANSFORMS, VISBACKENDS, VISUALIZERS)
 SCOPES = (*LIBRARIES, 'mmengine', 'mmcv')
 TYPE = re.compile(rf'(?:({"|".join(SCOPES)})\.)?([A-Za-z_]\w*)')
+CLASS_PATH = re.compile(r'(\w+)\.(?:\w+\.)*(\w+)')
 TUPLE, ITEMS = '(tuple)', '(items)'
 
 
@@ -50,7 +51,7 @@ def config_text(cfg: Config) -> str:
         kept['test_dataloader'] = dict(dataset=dict(pipeline=dataset['pipeline']))
         kept.setdefault('test_pipeline', dataset['pipeline'])
     kept['model'] = _without_sources(kept.get('model'))
-    text = as_text(kept, 'config')
+    text = as_text(_by_name(kept), 'config')
     config_of_text(text)
     return text
 
@@ -139,6 +140,20 @@ def _without_sources(node: object) -> object:
         return {k: _without_sources(v) for k, v in node.items() if not _is_source(k, v)}
     if isinstance(node, (list, tuple)):
         return type(node)(_without_sources(item) for item in node)
+    return node
+
+
+def _by_name(node: object) -> object:
+    """Returns a config with names for classes, which configs in Python have as paths to them."""
+    if isinstance(node, dict):
+        named = {key: _by_name(value) for key, value in node.items()}
+        path = CLASS_PATH.fullmatch(str(named.get('type')))
+        if path:
+            scope, name = path.groups()
+            named['type'] = f'{scope}.{name}' if scope in SCOPES else name
+        return named
+    if isinstance(node, (list, tuple)):
+        return type(node)(_by_name(item) for item in node)
     return node
 
 

@@ -16,8 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.config import walk
-from bnet_mm.openmmlab.libraries import bases_by_module, package_error
+from bnet_mm.openmmlab.config import class_of, walk
+from bnet_mm.openmmlab.libraries import LIBRARIES, bases_by_module, package_error
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -60,6 +60,10 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
             ) from error
     if isinstance(old_root, str) and isinstance(new_root, str):
         _move_data_root(cfg, old_root, new_root, explicit=options)
+    model_class = (cfg.get('model') or {}).get('type')
+    library = getattr(model_class, '__module__', '').partition('.')[0]
+    if cfg.get('default_scope') is None and library in LIBRARIES:
+        cfg.default_scope = library  # of a config in Python, which needs none for its classes
     if cfg.get('model') and cfg.get('data_preprocessor'):
         # MMPretrain's is beside the model, where a model that is built alone would not get it.
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -147,8 +151,7 @@ def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: flo
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise InputError('--show and --show-dir need default_hooks.visualization in the config')
-    with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        hook_class = registry.get(hook['type'])
+    hook_class = class_of(hook, HOOKS, cfg.get('default_scope'))
     takes = inspect.signature(hook_class).parameters
     hook['draw' if 'draw' in takes else 'enable'] = True
     if show:

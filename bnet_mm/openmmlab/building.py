@@ -17,6 +17,7 @@ from torch import nn
 
 from bnet_mm.kernels.versions import call_before_loading
 from bnet_mm.layers import EnhancedNorm
+from bnet_mm.openmmlab.config import class_of
 from bnet_mm.openmmlab.libraries import LIBRARIES
 from bnet_mm.openmmlab.norm_cfg import NormSpec
 from bnet_mm.openmmlab.placing import Placed, build_around, build_placed, is_of_elsewhere
@@ -65,10 +66,7 @@ def placing(build_func: Callable) -> Callable:
 
 def _with_funnel_class(cfg: dict, registry: Registry) -> dict:
     """Returns `cfg` with the class that takes FReLU for its own, where there is one."""
-    kind = cfg.get('type')
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(cfg.get('_scope_')) as scoped:
-            kind = scoped.get(kind)
+    kind = class_of(cfg, registry)
     if not isinstance(kind, type):
         return cfg
     scope, name = kind.__module__.partition('.')[0], kind.__name__

@@ -1,8 +1,11 @@
-"""The walk over the entries of a config."""
+"""The walk over the entries of a config, and what their types stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+from mmengine.registry import Registry
 
 
 def walk(node: object, where: str = '') -> Iterator[tuple[str, object]]:
@@ -24,6 +27,21 @@ def walk(node: object, where: str = '') -> Iterator[tuple[str, object]]:
         children = enumerate(node)
     for key, value in children:
         yield from walk(value, f'{where}.{key}' if where else str(key))
+
+
+def class_of(cfg: dict, registry: Registry, scope: str | None = None) -> Any:
+    """Returns what the `type` of a config stands for, or None.
+
+    Args:
+        cfg: with a name, of any scope, or a class, as configs in Python have it.
+        registry: that has the name.
+        scope: in which it is looked for; by default that of `cfg`, or the registry's.
+    """
+    kind = cfg.get('type')
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(scope or cfg.get('_scope_')) as scoped:
+            kind = scoped.get(kind)
+    return kind
 
 
 def pretrained_sources(model_cfg: object) -> Iterator[tuple[str, str]]:

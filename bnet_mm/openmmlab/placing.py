@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from bnet_mm.errors import InputError
 from bnet_mm.models.finding import find_blocks
 from bnet_mm.models.swapping import Swapped, swap
+from bnet_mm.openmmlab.config import class_of
 from bnet_mm.openmmlab.norm_cfg import NormSpec
 
 # Norms of which BNET is none, by the `norm_cfg` that a class has where none is given: of tokens,
@@ -50,11 +51,7 @@ def build_placed(
     Raises:
         InputError: the class takes no norm, has norms of another kind, or no place for BNET.
     """
-    kind = cfg.get('type')
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(cfg.get('_scope_')) as scoped:
-            kind = scoped.get(kind)
-    _check_class(kind, spec)
+    _check_class(class_of(cfg, registry), spec)
     plain = cfg.copy()
     plain['norm_cfg'] = dict(spec.plain)
     model = build(plain)

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.config import walk
+from bnet_mm.openmmlab.config import class_of, walk
 
 STAGES = ('train', 'val', 'test')
 # Layouts that `tools/make_demo_data.py` draws, by a part of the name of a dataset's class.
@@ -142,8 +142,7 @@ def _require(
 
 def _class_of(dataset: dict, cfg: Config) -> type:
     """Returns the class that a dataset's config is built into, or `object`."""
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        return registry.get(dataset.get('type')) or object
+    return class_of(dataset, DATASETS, cfg.get('default_scope')) or object
 
 
 def _own_classes(dataset: dict, cfg: Config) -> list[str] | None:
