@@ -66,8 +66,9 @@ def enhanced(norm: Any, k: int, dilation: int) -> EnhancedNorm:
     )
     layer = next(layer for kind, layer in kinds if isinstance(plain, kind))
     made = layer.from_norm(plain, k, dilation)
-    if type(norm).__name__ in WITH_ACTIVATION:
-        made.drop, made.act = norm.drop, norm.act
+    parts = [getattr(norm, name, None) for name in ('drop', 'act')]
+    if type(norm).__name__ in WITH_ACTIVATION and {*map(type, parts)} != {nn.Identity}:
+        made.drop, made.act = parts
         swap(made, NormAct)
         made.train(norm.training)
     return made
