@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import call_before_loading
-from bnet_mm.layers import BNControl, EnhancedNorm
+from bnet_mm.layers import EnhancedNorm
 from bnet_mm.layers.kinds import PLAIN_NORMS
 from bnet_mm.models.authors import rename_kernels_on_load
 from bnet_mm.models.finding import find_blocks
@@ -77,31 +77,9 @@ def enhance(
         >>> model.layer1[0].bn2.dw.weight.shape
         torch.Size([64, 1, 3, 3])
     """
-    replace_norms(model, positions, lambda norm: enhanced(norm, k, dilation))
+    for remark in place(model, positions, lambda norm: enhanced(norm, k, dilation)):
+        warnings.warn(remark, stacklevel=2)
     call_before_loading(model, rename_kernels_on_load)
-    return model
-
-
-def add_control(
-    model: nn.Module, k: int = 3, positions: str | None = None, dilation: int = 1
-) -> nn.Module:
-    """Puts ReLU and a depthwise convolution behind batch norms, in place (paper, table 11).
-
-    Arguments, return value and errors are those of `enhance`.
-    """
-    return replace_norms(model, positions, lambda norm: BNControl.from_norm(norm, k, dilation))
-
-
-def replace_norms(
-    model: nn.Module, positions: str | None, replaced_by: Callable[[nn.Module], nn.Module]
-) -> nn.Module:
-    """Puts `replaced_by(norm)` in the place of each norm at `positions`, and returns `model`.
-
-    Raises:
-        InputError: as `enhance`; nothing was changed.
-    """
-    for remark in place(model, positions, replaced_by):
-        warnings.warn(remark, stacklevel=3)
     return model
 
 
@@ -176,11 +154,12 @@ def _places(
         places += [(name := block.norms[k], model.get_submodule(name)) for k in chosen]
         if not chosen and not block.unexpanded:  # the first block of every MobileNet
             lacking.append(block)
-    if lacking and (positions is not None or not places):
-        kind = type(model.get_submodule(lacking[0].name)).__name__
+    if not places or (lacking and positions is not None):
+        without = lacking or blocks  # none of which expands, and asked for is A
+        kind = type(model.get_submodule(without[0].name)).__name__
         raise InputError(
-            f'{cannot}, nothing was changed: {len(lacking)} of its {len(blocks)} residual blocks '
-            f"have no norm there, {lacking[0].name}, a {kind}, for one; positions='all' is every "
+            f'{cannot}, nothing was changed: {len(without)} of its {len(blocks)} residual blocks '
+            f"have no norm there, {without[0].name}, a {kind}, for one; positions='all' is every "
             f'norm of the network'
         )
     remarks = []

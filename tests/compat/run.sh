@@ -49,7 +49,7 @@ row() {
   grep -q '^mmengine\|^onedl-mmengine' "$here/rows/$name.txt" && tests=$with_libraries
   rm -rf "$env/work" && mkdir "$env/work" || return 1
   cp -r tests tools configs docs requirements pyproject.toml "$env/work" || return 1
-  say "$name: tests, about 10 minutes on 2 cores"
+  say "$name: tests, 10 to 15 minutes on 2 cores"
   options=$(sed -n 's/^# pytest //p' "$here/rows/$name.txt")
   # shellcheck disable=SC2086  (lists)
   (set -f; cd "$env/work" && "$env/bin/python" -m pytest -n "$workers" --dist loadfile \

@@ -14,7 +14,7 @@ from torch import nn
 from bnet_mm import enhance
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
-from bnet_mm.models import finding
+from bnet_mm.models import finding, placement
 from bnet_mm.models.blocks import INVERTED, block_kind, norm_after_conv, positions_of
 from bnet_mm.models.finding import find_blocks
 
@@ -242,6 +242,15 @@ def test_inverted_blocks_without_a_shortcut_count_where_others_of_their_class_do
     papers = [block.norms.get(block.papers) for block in find_blocks(model)]
     assert papers == ['0.layers.0.1', '1.layers.0.1', None]
     assert not find_blocks(nn.Sequential(Inverted(8, stride=2), Inverted(8, stride=2)))
+
+
+def test_a_place_that_no_block_has_is_an_error_and_not_silence(monkeypatch):
+    model = nn.Sequential(Inverted(8), Inverted(8, expand=1))
+    blocks = [block for block in find_blocks(model) if block.unexpanded]
+    assert len(blocks) == 1
+    monkeypatch.setattr(placement, 'find_blocks', lambda model, unknown: blocks)
+    with pytest.raises(InputError, match='1 of its 1 residual blocks have no norm there'):
+        enhance(model, 3)
 
 
 @pytest.mark.parametrize(
