@@ -21,6 +21,7 @@ from __future__ import annotations
 from bnet_mm.checkpoint.adapt import adapt
 from bnet_mm.checkpoint.contents import Contents, contents_of
 from bnet_mm.checkpoint.conversion import Conversion, convert, provenance
+from bnet_mm.checkpoint.fitting import Fit, fit
 from bnet_mm.checkpoint.inspection import inspect_checkpoint
 from bnet_mm.checkpoint.reading import read_checkpoint
 from bnet_mm.checkpoint.training import is_of_training, latest_checkpoint, publish
@@ -30,10 +31,12 @@ from bnet_mm.checkpoint.writing import check_target, write_checkpoint
 __all__ = [
     'Contents',
     'Conversion',
+    'Fit',
     'adapt',
     'check_target',
     'contents_of',
     'convert',
+    'fit',
     'inspect_checkpoint',
     'is_of_training',
     'latest_checkpoint',

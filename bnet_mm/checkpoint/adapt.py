@@ -40,6 +40,15 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
         >>> list(adapt({'0.dw.bias': torch.zeros(4)}, model))
         ['backbone.0.dw.bias']
     """
+    adapted = renamed(state, model)
+    if adapted is not state:
+        _check_network(state, model.state_dict())
+        check_kernels(adapted, model)
+    return adapted
+
+
+def renamed(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    """Does what `adapt` does, whatever the network, and the size and the dilation of kernels."""
     own = model.state_dict()
     with_bnet = any('.dw.weight' in key or 'bnconv' in key for key in state)
     enhanced = next(named_norms(model, EnhancedNorm), None) is not None
@@ -52,11 +61,8 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
         theirs, ours = _other_layout(state), _other_layout(own)
         classifier = {}
     else:
-        backbone = ours.backbone(own)
-        if 'layer1.0.conv1.weight' in backbone:  # a MobileNet has stages of the same names
-            check_same(theirs.backbone(state), backbone)
         classifier = _classifier(state, own, theirs)
-    places = {name: key for key, name in _inner_names(_loadable(model), ours).items()}
+    places = {name: key for key, name in _inner_names(loadable(model), ours).items()}
     for key, name in _inner_names(state, theirs).items():
         if name in places:
             names[key] = places[name]
@@ -70,8 +76,18 @@ def adapt(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]
     adapted = OrderedDict((names.get(key, key), value) for key, value in state.items())
     if hasattr(state, '_metadata'):
         adapted._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
-    _check_kernels(adapted, model)
     return adapted
+
+
+def _check_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raises InputError where both sides are residual networks, and not the same one."""
+    try:
+        theirs, ours = detect_layout(state), detect_layout(own)
+    except InputError:  # no residual network on one side, or several
+        return
+    backbone = ours.backbone(own)
+    if 'layer1.0.conv1.weight' in backbone:  # a MobileNet has stages of the same names
+        check_same(theirs.backbone(state), backbone)
 
 
 def _other_layout(keys: Iterable[str]) -> Layout:
@@ -79,7 +95,7 @@ def _other_layout(keys: Iterable[str]) -> Layout:
     return Layout('torchvision', None, 'backbone.' if below else '')
 
 
-def _loadable(model: nn.Module) -> list[str]:
+def loadable(model: nn.Module) -> list[str]:
     """Returns the names that `model` loads: a BNET also takes a plain norm's."""
     keys = list(model.state_dict())
     for site, norm in named_norms(model, EnhancedNorm, repeated=True):
@@ -110,7 +126,7 @@ def _classifier(
     return names
 
 
-def _check_kernels(state: Mapping[str, Tensor], model: nn.Module) -> None:
+def check_kernels(state: Mapping[str, Tensor], model: nn.Module) -> None:
     """Raises InputError for a kernel of another size or dilation, anywhere in the model."""
     metadata = getattr(state, '_metadata', {})
     for name, norm in named_norms(model, EnhancedNorm, repeated=True):

@@ -127,8 +127,9 @@ def convert(
     if strange:
         raise InputError(
             f'this is not a plain residual network, and what it computes is not known: its blocks '
-            f'hold {some(strange)}'
+            f'hold {some(strange)}; name the config of the network with --config'
         )
+    _check_whole(contents.state, layout, backbone)
     state = {name: _own_memory(contents.state[key]) for key, name in backbone.items()}
     notes = _check_types(state)
     architecture = infer_architecture(state)
@@ -172,13 +173,21 @@ def convert(
 
 def provenance(source: str | Path, conversion: Conversion) -> dict[str, str]:
     """Returns what a converted checkpoint says of itself, under `meta['bnet_mm']`."""
+    return origin(
+        source,
+        source_layout=str(conversion.layout),
+        network=str(conversion.architecture),
+        names=conversion.to,
+    )
+
+
+def origin(source: str | Path, **facts: str) -> dict[str, str]:
+    """Returns where a written checkpoint comes from, by which version, and further facts of it."""
     source = Path(source)
     return {
         'source': source.name,
         'source_sha256': sha256(source),
-        'source_layout': str(conversion.layout),
-        'network': str(conversion.architecture),
-        'names': conversion.to,
+        **facts,
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'bnet_mm': __version__,
     }
@@ -251,6 +260,20 @@ def _resized(kernel: Tensor, k: int, site: str) -> Tensor:
             f'k={k}; choose k={size} or larger'
         )
     return inner.clone()
+
+
+def _check_whole(state: dict[str, Tensor], layout: Layout, backbone: dict[str, str]) -> None:
+    """Raises InputError where the residual blocks are but a small part, as in an HRNet."""
+    others = [
+        key
+        for key, value in state.items()
+        if key.startswith(layout.prefix) and key not in backbone and value.ndim == 4
+    ]
+    if len(others) >= sum(state[key].ndim == 4 for key in backbone):
+        raise InputError(
+            f'this is not a plain residual network: beside its blocks it holds {some(others)}; '
+            f'name the config of the network with --config'
+        )
 
 
 def _others(

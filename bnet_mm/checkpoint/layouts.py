@@ -130,12 +130,13 @@ def detect_layout(keys: Iterable[str]) -> Layout:
     if not prefixes:
         shown = ', '.join(key[:60] for key in keys[:4]) or 'none'
         raise InputError(
-            f'no residual network was found: no name has layer1.0 in it; they begin with {shown}'
+            f'no residual network was found: no name has layer1.0 in it; they begin with {shown}. '
+            f'Any other network is converted by its config (--config)'
         )
     if len(prefixes) > 1:
         raise InputError(
             f'there are several residual networks, below {prefixes[0][0]!r} and below '
-            f'{prefixes[1][0]!r}: take the one that is wanted out of the file first'
+            f'{prefixes[1][0]!r}: choose one (--prefix {prefixes[0][0]})'
         )
     prefix = prefixes[0][0]
     names = {key[len(prefix) :] for key in keys if key.startswith(prefix)}

@@ -16,7 +16,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import torch
 
@@ -24,9 +24,21 @@ from bnet_mm.checkpoint.unpickling import IGNORES_PICKLE_MODULE, load_by, pickle
 from bnet_mm.errors import InputError
 
 # Classes beyond tensors that a checkpoint may hold: torchvision's and timm's trainings keep their
-# options, plain values, in that one. Others may take them off torch's list again (torch's own
+# options, plain values, in the first; paths may be among them, and one of another system is no path
+# that this one could open. Others may take them off torch's list again (torch's own
 # `safe_globals` does, when it ends), so they are put there for each file.
-ALLOWED: list = [argparse.Namespace]
+ALLOWED: list = [
+    argparse.Namespace,
+    *(
+        (kind, f'{module}.{name}')
+        for module in ('pathlib', 'pathlib._local')  # the second since Python 3.13
+        for kind, names in (
+            (PurePosixPath, ('PosixPath', 'PurePosixPath', 'Path')),
+            (PureWindowsPath, ('WindowsPath', 'PureWindowsPath')),
+        )
+        for name in names
+    ),
+]
 # Whether torch's unpickler reads without running code: since 2.6 (CVE-2025-32434).
 TRUSTED = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
 ZIP_START = b'PK\x03\x04'

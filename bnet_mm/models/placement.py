@@ -141,7 +141,7 @@ def _places(
     if not blocks:
         name, kinds = type(model).__name__, {type(model.get_submodule(n)).__name__ for n in unknown}
         kinds.discard(name)
-        unsure = f' that could be found ({", ".join(sorted(kinds))} does not run alone)'
+        unsure = f' that could be found ({", ".join(sorted(kinds))} cannot be told by itself)'
         return norms, [
             f'{name} has no residual blocks{unsure if kinds else ""}: all {len(norms)} norms are '
             f'BNET'

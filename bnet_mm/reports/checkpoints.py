@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnet_mm.checkpoint.contents import Contents
 from bnet_mm.checkpoint.conversion import OPENMMLAB, Conversion
+from bnet_mm.checkpoint.fitting import Fit
 from bnet_mm.checkpoint.inspection import Inspection, energy_outside_centre
 from bnet_mm.checkpoint.verification import TOLERANCE, StageDifference, placement_of
 from bnet_mm.checkpoint.writing import sha256
@@ -38,6 +40,22 @@ def conversion_tables(conversion: Conversion) -> Iterator[Table | str]:
     if c.unexplained:
         yield f'left over, unexplained: {_few(c.unexplained)}'
     yield from c.notes
+
+
+def fit_tables(fitted: Fit, model: nn.Module) -> Iterator[Table | str]:
+    """Yields what a model takes of a file, and what it has no place for."""
+    sizes = Counter(fitted.kernels.values())
+    norms = ', '.join(f'{count} BNET k={k}' for k, count in sorted(sizes.items()))
+    facts = {
+        'network': type(model).__name__,
+        'below': fitted.prefix,
+        'tensors': f'{len(fitted.state)} of {len(model.state_dict())}',
+        'norms of the result': norms or 'all plain',
+        'left over': str(len(fitted.left)),
+    }
+    yield _facts({name: fact for name, fact in facts.items() if fact})
+    if fitted.left:
+        yield f'left over: {_few(fitted.left)}'
 
 
 def verification_table(differences: list[StageDifference]) -> Table:

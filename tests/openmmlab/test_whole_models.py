@@ -85,3 +85,40 @@ def test_a_counterpart_with_bnet_loads_the_library_s_own_file(library, tmp_path)
     load_checkpoint(again, str(tmp_path / 'bnet.pth'), strict=True)
     for a, b in zip(tensors(outputs(again, library)), expected):
         torch.testing.assert_close(a, b)
+
+
+def test_any_network_is_fitted_to_its_config_and_back(call_tool, tmp_path):
+    pytest.importorskip('mmdet')
+    from mmdet.models import CSPDarknet
+
+    shape = dict(deepen_factor=0.33, widen_factor=0.125)
+    for name, norm in (('bn', "type='BN'"), ('bnet', "type='BNET', k=5")):
+        (tmp_path / f'{name}.py').write_text(
+            f"""
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet',
+    backbone=dict(type='CSPDarknet', deepen_factor=0.33, widen_factor=0.125, norm_cfg=dict({norm})),
+    neck=dict(type='FPN', in_channels=[32, 64, 128], out_channels=8, num_outs=5),
+    bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8,
+        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3,
+            ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64, 128])),
+)
+"""
+        )
+    state = CSPDarknet(**shape).state_dict()
+    torch.save({'state_dict': {f'backbone.{k}': v for k, v in state.items()}}, tmp_path / 'a.pth')
+    tool = 'convert_checkpoint.py'
+    to_bnet = ('--config', tmp_path / 'bnet.py')
+    said = call_tool(tool, tmp_path / 'a.pth', tmp_path / 'b.pth', *to_bnet, check=True).stdout
+    assert 'CSPDarknet' in said and '7 BNET k=5' in said
+    back = ('--config', tmp_path / 'bn.py')
+    call_tool(tool, tmp_path / 'b.pth', tmp_path / 'c.pth', *back, check=True)
+    again = read_checkpoint(tmp_path / 'c.pth')['state_dict']
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[key], value) for key, value in state.items())
+
+    whole = call_tool(tool, tmp_path / 'a.pth', 'd.pth', *to_bnet, '--what', 'model')
+    assert whole.returncode == 2 and 'lacks' in whole.stderr and 'neck.' in whole.stderr
+    both = call_tool(tool, tmp_path / 'a.pth', 'd.pth', *to_bnet, '--k', '5')
+    assert both.returncode == 2 and '--k is for residual networks without --config' in both.stderr
