@@ -24,6 +24,7 @@ from bnet_mm.checkpoint.conversion import Conversion, convert, provenance
 from bnet_mm.checkpoint.fitting import Fit, fit
 from bnet_mm.checkpoint.inspection import inspect_checkpoint
 from bnet_mm.checkpoint.reading import read_checkpoint
+from bnet_mm.checkpoint.taken import Taken, taken_from
 from bnet_mm.checkpoint.training import is_of_training, latest_checkpoint, publish
 from bnet_mm.checkpoint.verification import verify
 from bnet_mm.checkpoint.writing import check_target, write_checkpoint
@@ -32,6 +33,7 @@ __all__ = [
     'Contents',
     'Conversion',
     'Fit',
+    'Taken',
     'adapt',
     'check_target',
     'contents_of',
@@ -43,6 +45,7 @@ __all__ = [
     'provenance',
     'publish',
     'read_checkpoint',
+    'taken_from',
     'verify',
     'write_checkpoint',
 ]

@@ -159,6 +159,8 @@ def check_complete(state: Mapping[str, Tensor], architecture: Architecture) -> N
 def check_same(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Checks that a checkpoint's backbone is the model's, but for the size of BNET's kernels.
 
+    Tensors that it lacks are left to whoever loads it.
+
     Args:
         state: the checkpoint's tensors.
         own: the model's.
@@ -200,13 +202,6 @@ def check_same(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
                 f'checkpoint has {name} of shape {tuple(value.shape)}, the model of '
                 f'{tuple(own[place].shape)}: they differ in {"width" if alike else "their layers"}'
             )
-    optional = ('num_batches_tracked', 'dw.dilation')
-    lacking = [name for name in places.values() if not name.endswith(optional)]
-    if lacking:
-        raise InputError(
-            f'checkpoint lacks {len(lacking)} tensors of the backbone that the model has, '
-            f'{lacking[0]} for one'
-        )
 
 
 def some(names: list[str]) -> str:

@@ -41,7 +41,7 @@ def add_to_config(cfg: Config, training: bool = True) -> None:
 
     Args:
         cfg: changed in place.
-        training: False for a test, which takes the check of the data alone.
+        training: False for a test, which takes the check of the data and the report on weights.
     """
     switches = {**dict.fromkeys(SWITCHES, True), **(cfg.get('bnet_mm') or {})}
     cfg.bnet_mm = switches
@@ -61,7 +61,7 @@ def add_to_config(cfg: Config, training: bool = True) -> None:
         ours = {kind, kind.__name__}
         if not switches[switch]:
             hooks = [h for h in hooks if not isinstance(h, dict) or h.get('type') not in ours]
-        elif not present & ours and (training or switch == 'data_check'):
+        elif not present & ours and (training or switch != 'exact_resume'):
             hooks.append(dict(type=kind.__name__))
     cfg.custom_hooks = hooks
     if training:

@@ -10,28 +10,41 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnet_mm.engine.weights import check_weights
 from bnet_mm.layers import EnhancedNorm, named_norms
-from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.leftovers import frozen_by_stages, norm_warnings
 
 
 class StartReportHook(Hook):
-    """Logs three lines before the first step: the norms, what of them trains, the weights.
+    """Logs before the first step the norms, what of them trains, and where the weights come from.
 
-    And a WARNING for each thing in the config that keeps BNET from training.
+    And a WARNING for each thing in the config that keeps BNET from training. Before a test it logs
+    the weights.
+
+    Raises:
+        InputError: a file of weights was named and nothing of it was loaded.
     """
 
     priority = 'VERY_LOW'
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for line in (describe_norms(model), describe_training(model), describe_weights(runner)):
+        for line in (describe_norms(model), describe_training(model)):
             runner.logger.info(line)
+        self.say_weights(runner)
         frozen = frozen_by_stages(model, runner.cfg.get('model'))
         if frozen:
             runner.logger.info(frozen)
         for line in norm_warnings(model, runner.cfg.get('model')):
             runner.logger.warning(line)
+
+    def before_test(self, runner: Runner) -> None:
+        self.say_weights(runner)
+
+    def say_weights(self, runner: Runner) -> None:
+        """Logs a line for each file of weights."""
+        for warning, line in check_weights(runner):
+            (runner.logger.warning if warning else runner.logger.info)(line)
 
 
 def describe_norms(model: nn.Module) -> str:
@@ -74,26 +87,3 @@ def describe_training(model: nn.Module) -> str:
         f'Training: {trained} of {len(enhanced)} BNET kernels; batch statistics frozen in '
         f'{frozen} of {len(norms)} norms'
     )
-
-
-def describe_weights(runner: Runner) -> str:
-    """Returns where a training's weights come from."""
-    load_from = runner.cfg.get('load_from')
-    if load_from and runner.cfg.get('resume'):
-        return f'Weights: all, with the optimizer, resumed from {load_from}'
-    if load_from:
-        return f'Weights: all, loaded from {load_from}'
-    model = runner.cfg.get('model') or {}
-    for where, source in pretrained_sources(model):
-        part = 'all' if where.startswith('model.init_cfg') else 'backbone'
-        rest = '' if part == 'all' else ', the rest from random values'
-        return f'Weights: {part} from {source}{rest}'
-    backbone = model.get('backbone') or {}
-    line = 'Weights: all from random values'
-    if backbone.get('norm_eval') or backbone.get('frozen_stages', -1) >= 0:
-        line += (
-            '. WARNING: norm_eval or frozen_stages keep a part of this backbone at its random '
-            'initialization; to train from scratch set model.backbone.norm_eval=False and '
-            'model.backbone.frozen_stages=-1'
-        )
-    return line

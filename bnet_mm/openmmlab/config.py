@@ -51,7 +51,11 @@ def pretrained_sources(model_cfg: object) -> Iterator[tuple[str, str]]:
             continue
         for key in ('pretrained', 'checkpoint'):
             source = node.get(key)
-            if isinstance(source, str) and (
-                key == 'pretrained' or node.get('type') == 'Pretrained'
-            ):
+            if isinstance(source, str) and (key == 'pretrained' or is_pretrained(node)):
                 yield f'{where}.{key}', source
+
+
+def is_pretrained(init_cfg: dict) -> bool:
+    """Tells whether an `init_cfg` loads a file; its type may be a class."""
+    kind = init_cfg.get('type')
+    return getattr(kind, '__name__', kind) in ('Pretrained', 'PretrainedInit')

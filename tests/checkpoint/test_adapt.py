@@ -180,17 +180,11 @@ def test_another_kind_of_layer_is_no_difference_in_width():
         load_checkpoint_of(build('mmpretrain.ResNet'), small, strict=False)
 
 
-def test_nothing_is_half_loaded(authors18, authors_file, tmp_path):
+def test_nothing_is_half_loaded(authors_file):
     backbone = MODELS.build(backbone_config('mmdet', dict(type='BNET', k=3)))
     before = copy.deepcopy(backbone.state_dict())
     with pytest.raises(InputError):
         load_checkpoint(backbone, str(authors_file))
-    state = authors18.state_dict()
-    del state['layer4.1.bnet2.bnconv.weight']
-    torch.save(state, tmp_path / 'x.pth')
-    wider = MODELS.build(backbone_config('mmdet'))
-    with pytest.raises(InputError, match=r'lacks 1 tensors of the backbone.*layer4\.1\.bn2\.dw'):
-        load_checkpoint(wider, str(tmp_path / 'x.pth'))
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
