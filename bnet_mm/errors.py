@@ -1,4 +1,4 @@
-"""The one exception for wrong input from a user."""
+"""The exception for wrong input from a user."""
 
 from __future__ import annotations
 
@@ -8,4 +8,11 @@ class InputError(ValueError):
 
     The message is one sentence that says what was wrong, where it was found and what to do. The
     command lines print it without a traceback and exit with 2.
+    """
+
+
+class ExplainedError(InputError):
+    """A library's error (its `__cause__`), and a sentence on what in the input may have caused it.
+
+    The command lines print the error's traceback, then the sentence, and exit with 2.
     """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bnet_mm.errors import InputError
+from bnet_mm.errors import ExplainedError, InputError
 
 
 def positive(text: str) -> int:
@@ -65,8 +66,12 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
     """Parses the command line for what follows, and ends the program on wrong input.
 
-    That is an InputError, or an option that is not KEY=VALUE: one sentence and exit code 2.
+    That is an InputError, or an option that is not KEY=VALUE: one sentence and exit code 2. What a
+    library said before is shown where the sentence explains it, and always with `--traceback`.
     """
+    parser.add_argument(
+        '--traceback', action='store_true', help='show where in the code wrong input was met'
+    )
     try:
         args = parser.parse_args()
     except ValueError as error:  # DictAction's
@@ -76,6 +81,11 @@ def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
     try:
         yield args
     except InputError as error:
+        if args.traceback:
+            traceback.print_exception(type(error), error, error.__traceback__)
+        elif isinstance(error, ExplainedError) and error.__cause__ is not None:
+            cause = error.__cause__
+            traceback.print_exception(type(cause), cause, cause.__traceback__)
         parser.exit(2, f'{parser.prog}: error: {error}\n')
 
 

@@ -1,30 +1,33 @@
-"""Checks built datasets before the first step: masks, clips, and classes of the heads."""
+"""Looks at the data of a run before its first step: classes, annotation files, samples."""
 
 from __future__ import annotations
 
-import re
+import time
+from datetime import timedelta
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from bnet_mm.engine.data.files import explain_annotations, explain_classes
-from bnet_mm.engine.data.samples import find_bad_sample, leaves
+from bnet_mm.engine.data.annotations import explain_annotations, look_at_annotations
+from bnet_mm.engine.data.classes import class_findings
+from bnet_mm.engine.data.files import explain_lists
+from bnet_mm.engine.data.samples import Finding, leaves, look
 from bnet_mm.errors import InputError
 
-# Small datasets are checked whole; a large one must not cost minutes at every start. A sample that
-# was not checked is named when it fails.
-SECONDS = 60
-HEADS = re.compile(r'\b(bbox_head|mask_head|decode_head|auxiliary_head|cls_head)(\.\d+)?$')
+# For all datasets together. A sample that was not opened is named when it fails.
+SECONDS = 8.0
 
 
 class DatasetCheckHook(Hook):
-    """Checks before the first step that every mask and clip can be used and the heads fit.
+    """Warns before the first step of what is odd about the data.
+
+    One process looks, for at most `SECONDS`, and tells the others. What a library trains is not
+    refused: only an empty dataset, and a sample that cannot be loaded where each is used, end the
+    run at once and not after hours.
 
     Raises:
-        InputError: a dataset is empty, a head has fewer classes than its dataset, a mask has an id
-            beyond the classes or another size than its image, or a video does not decode.
+        InputError: of these two.
     """
 
     priority = 'HIGH'
@@ -33,42 +36,59 @@ class DatasetCheckHook(Hook):
         dataset = runner.train_loop.dataloader.dataset
         if hasattr(dataset, '__len__') and len(dataset) == 0:
             raise InputError(explain_annotations(runner.cfg, empty=True))
-        _check_heads(runner, getattr(dataset, 'metainfo', None) or {})
-        _check_samples(runner, dataset)
+        built = {'train': dataset}
         if runner.val_loop is not None:
-            _check_samples(runner, runner.val_loop.dataloader.dataset)
+            built['val'] = runner.val_loop.dataloader.dataset
+        _say(runner, built)
 
     def before_test(self, runner: Runner) -> None:
-        _check_samples(runner, runner.test_loop.dataloader.dataset)
+        _say(runner, {'test': runner.test_loop.dataloader.dataset})
 
 
-def _check_samples(runner: Runner, whole: object) -> None:
-    if not is_main_process():  # an error there ends the job
-        return
-    for dataset in leaves(whole):
-        sentence, checked = find_bad_sample(dataset, SECONDS)
-        if sentence:
-            raise InputError(f'{type(dataset).__name__}: {sentence}')
-        if checked < len(dataset):
-            runner.logger.info(
-                f'{type(dataset).__name__}: {checked} of {len(dataset)} samples were checked in '
-                f'{SECONDS} s and are in order; the others will be named if they fail'
-            )
+def _say(runner: Runner, built: dict[str, object]) -> None:
+    shared: list = [_findings(runner, built) if is_main_process() else None]
+    broadcast_object_list(shared)
+    findings: list[Finding] = shared[0]
+    for finding in findings:
+        if finding.ends_run and _uses_all(runner, finding.stage):
+            raise InputError(finding.text)
+    for finding in findings:
+        runner.logger.warning(finding.text)
 
 
-def _check_heads(runner: Runner, metainfo: dict) -> None:
-    classes = metainfo.get('classes')
-    if classes is None or 'stuff_classes' in metainfo:  # panoptic: each head has its share
-        return
-    problem = explain_classes(classes, 'the training dataset')
-    if problem:
-        raise InputError(problem)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    for name, module in model.named_modules():
-        known = getattr(module, 'num_classes', None)
-        if HEADS.search(name) and isinstance(known, int) and known < len(classes):
-            raise InputError(
-                f'the training dataset has {len(classes)} classes and model.{name} has '
-                f'num_classes={known}; set model.{name}.num_classes={len(classes)}, or '
-                f'metainfo.classes of the datasets'
-            )
+def _findings(runner: Runner, built: dict[str, object]) -> list[Finding]:
+    end = time.monotonic() + _seconds(runner)
+    try:
+        found = [Finding(text, 'train') for text in class_findings(runner.cfg, built)]
+        found += look_at_annotations(runner.cfg, tuple(built), (end - time.monotonic()) / 2)
+        for stage in built:
+            problem = explain_lists(runner.cfg, stage, time.monotonic() + SECONDS / 8)
+            found += [Finding(problem, stage)] if problem else []
+        samples = [(stage, leaf) for stage, whole in built.items() for leaf in leaves(whole)]
+        found += look(samples, max(0.0, end - time.monotonic()))
+    except Exception as error:  # whatever it meets: the run itself may do very well
+        kind = type(error).__name__
+        return [Finding(f'the data could not be looked at ({kind}: {error})', 'train')]
+    return found
+
+
+def _seconds(runner: Runner) -> float:
+    """Returns the time limit: less where other processes would give up waiting."""
+    timeout = ((runner.cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    return min(SECONDS, timeout / 3) if isinstance(timeout, (int, float)) else SECONDS
+
+
+def _uses_all(runner: Runner, stage: str) -> bool:
+    """Tells whether a run certainly comes to each sample of a stage."""
+    if stage == 'test':
+        return True
+    loop = runner.train_loop
+    if stage == 'train':
+        return isinstance(loop, EpochBasedTrainLoop)
+    last = getattr(
+        loop, '_max_epochs' if isinstance(loop, EpochBasedTrainLoop) else '_max_iters', 0
+    )
+    begin, interval = getattr(loop, 'val_begin', 1), getattr(loop, 'val_interval', 1)
+    return begin <= last and interval <= last

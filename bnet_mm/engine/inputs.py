@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from mmengine.config import Config
 
 from bnet_mm.checkpoint import is_of_training, read_checkpoint
-from bnet_mm.engine.data.files import check_data
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.config import pretrained_sources
 from bnet_mm.openmmlab.libraries import check_library
@@ -15,7 +14,7 @@ from bnet_mm.openmmlab.norm_cfg import check_norms
 
 
 def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Checks packages, norms, checkpoints and data of the `stages` ('train', 'val', 'test').
+    """Checks packages, norms and checkpoints for the `stages` ('train', 'val', 'test').
 
     Raises:
         InputError: the first thing that is missing or wrong.
@@ -37,7 +36,6 @@ def check_inputs(cfg: Config, stages: tuple[str, ...]) -> None:
                 f'resume: checkpoint {source} holds no training to resume (optimizer and meta): '
                 f'start from its weights with --cfg-options load_from={source}'
             )
-    check_data(cfg, stages)
 
 
 def weight_sources(cfg: Config) -> Iterator[tuple[str, str]]:

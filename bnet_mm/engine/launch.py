@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine.additions import add_to_config
-from bnet_mm.engine.data.failures import explain_failure
+from bnet_mm.engine.data.failures import explain_failure, explained
 from bnet_mm.engine.data.files import datasets
 from bnet_mm.engine.inputs import check_inputs, weight_sources
 from bnet_mm.errors import InputError
@@ -163,4 +163,4 @@ def _input_errors(cfg: Config, weights: dict[str, str]) -> Iterator[None]:
         sentence = explain_failure(cfg, error)
         if sentence is None:
             raise
-        raise InputError(sentence) from error
+        raise explained(error, sentence) from error

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from mmengine.config.utils import MODULE2PACKAGE
 from torch import nn
 
-from bnet_mm.errors import InputError
+from bnet_mm.errors import ExplainedError, InputError
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def config_errors() -> Iterator[None]:
         raise
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
-            raise InputError(f'the config does not fit the library: {error}') from error
+            raise ExplainedError(f'the config does not fit the library: {error}') from error
         raise
 
 

@@ -11,10 +11,22 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import Dataset
 
-from bnet_mm.engine.data.files import STAGES, check_data, explain_annotations
-from bnet_mm.engine.data.samples import find_bad_sample, leaves
-from bnet_mm.errors import InputError
+from bnet_mm.engine.data.annotations import EVALUATED, explain_annotations, look_at_annotations
+from bnet_mm.engine.data.classes import class_findings
+from bnet_mm.engine.data.files import STAGES, explain_files
+from bnet_mm.engine.data.samples import leaves, look
+from bnet_mm.errors import ExplainedError, InputError
 from bnet_mm.openmmlab.libraries import check_library, config_errors
+
+
+def explained(error: Exception, sentence: str) -> InputError:
+    """Returns what to raise from an error; a missing file needs no traceback to be understood."""
+    known = isinstance(error, FileNotFoundError)
+    return InputError(sentence) if known else ExplainedError(sentence)
+
+
+# Of the places in which reading data fails.
+READING = re.compile(r'[/\\\\](datasets|evaluation|pycocotools|transforms|json|mmcv)[/\\\\]')
 
 
 def explain_failure(cfg: Config, error: Exception) -> str | None:
@@ -25,17 +37,28 @@ def explain_failure(cfg: Config, error: Exception) -> str | None:
         error: the exception; that of a data worker has its whole traceback as the text.
     """
     text = str(error).strip()
+    frames = extract_tb(error.__traceback__)
     if isinstance(error, FileNotFoundError):
-        return f'a file that the run reads is missing: {text.splitlines()[-1]}'
+        gone = str(error.filename or text.splitlines()[-1])
+        missing = explain_files(cfg, STAGES, gone)
+        return missing or f'a file that the run reads is missing: {text.splitlines()[-1]}'
     # A worker's text has the line of the library's source in it, before the message itself.
     unreadable = re.findall(r'failed to load image: (.+)', text)
     if unreadable:
         return f'{unreadable[-1]} cannot be read as an image: it is cut off or no image'
-    if isinstance(error, (ValueError, KeyError, TypeError, AssertionError)):
+    if isinstance(error, KeyError) and error.args and error.args[0] in EVALUATED:
+        for finding in look_at_annotations(cfg, STAGES, seconds=60):
+            if f"'{error.args[0]}'" in finding.text:
+                return finding.text
+    if isinstance(error, (ValueError, KeyError, TypeError, AssertionError, IndexError)):
         # The libraries fail on a broken annotation file in as many ways as it can be broken. An
         # empty list fails where mmengine packs it; elsewhere the same message has other causes.
-        frames = extract_tb(error.__traceback__)
-        return explain_annotations(cfg, empty=any(f.name == '_serialize_data' for f in frames))
+        reading = any(READING.search(frame.filename) for frame in frames) or READING.search(text)
+        if reading or not frames:
+            empty = any(frame.name == '_serialize_data' for frame in frames)
+            found = explain_annotations(cfg, empty=empty) or explain_files(cfg, STAGES)
+            if found:
+                return found
     # A label beyond the classes (on a CPU, on a GPU), or a video that ffmpeg gives up on.
     if re.search(r'out of bounds|device-side assert|decord|Error reading|No video', text, re.I):
         return _bad_sample(cfg)
@@ -43,17 +66,16 @@ def explain_failure(cfg: Config, error: Exception) -> str | None:
 
 
 def _bad_sample(cfg: Config) -> str | None:
+    built = {}
     for stage in STAGES:
         dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset')
-        if dataset is None:
-            continue
-        with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-            built = registry.build(dataset)
-        for leaf in leaves(built):
-            sentence, _ = find_bad_sample(leaf)
-            if sentence:
-                return sentence
-    return None
+        if dataset is not None:
+            with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+                built[stage] = registry.build(dataset)
+    findings = look([(stage, leaf) for stage, one in built.items() for leaf in leaves(one)], None)
+    findings.sort(key=lambda finding: not finding.ends_run)
+    told = (*(finding.text for finding in findings), *class_findings(cfg, built))
+    return next(iter(told), None) or explain_files(cfg, STAGES)
 
 
 def build_dataset(cfg: Config, stage: str) -> Dataset:
@@ -70,7 +92,6 @@ def build_dataset(cfg: Config, stage: str) -> Dataset:
     if not loader:
         raise InputError(f'the config has no {stage}_dataloader')
     check_library(cfg.get('default_scope'))
-    check_data(cfg, (stage,))
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     # What pycocotools prints while it reads is not part of a tool's output.
     with config_errors(), redirect_stdout(sys.stderr):
@@ -80,7 +101,7 @@ def build_dataset(cfg: Config, stage: str) -> Dataset:
             sentence = explain_failure(cfg, error)
             if sentence is None:
                 raise
-            raise InputError(sentence) from error
+            raise explained(error, sentence) from error
     if not len(dataset):
         raise InputError(f'the {stage} dataset has no sample')
     return dataset

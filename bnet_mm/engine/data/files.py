@@ -1,11 +1,12 @@
-"""Checks the files that a config names: before anything is built, and after a failure."""
+"""What is wrong with the files that a config names, where a run failed."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 
@@ -25,37 +26,75 @@ DRAWN = {
     'ImageNet': 'imagenet',
     'CustomDataset': 'imagenet',
 }
+# When to stop looking through lists: disks may be slow.
+END: ContextVar[float | None] = ContextVar('END', default=None)
 # Only so many files of a list are looked for: ImageNet's 1.3 million take minutes on some disks.
 FILES_LOOKED_FOR = 20000
 
 
-def check_data(cfg: Config, stages: tuple[str, ...]) -> None:
-    """Checks that the files and folders of the `stages` exist, and every line of their lists.
+def explain_files(cfg: Config, stages: tuple[str, ...], gone: str | None = None) -> str | None:
+    """Returns what is wrong with the files of a run that failed, or None.
 
-    Raises:
-        InputError: the first that is missing or empty, or a line that cannot be used.
+    That is the first file or folder of the `stages` that is missing or empty, or a line of a list
+    that cannot be used.
+
+    Args:
+        cfg: the config of the run.
+        stages: of 'train', 'val' and 'test'.
+        gone: the file that the run did not find, if that was why it failed.
     """
-    for stage in stages:
-        for dataset, where in datasets(cfg, stage):
-            path = annotation_file(dataset)
-            if path is not None:
-                _require(path, f'{where}.ann_file', dataset)
-            for key, folder in _folders(dataset).items():
+    try:
+        for stage in stages:
+            _check_existence(cfg, stage, gone)
+    except InputError as error:
+        return str(error)
+    return next(filter(None, (explain_lists(cfg, stage) for stage in stages)), None)
+
+
+def explain_lists(cfg: Config, stage: str, end: float | None = None) -> str | None:
+    """Returns the first line of a stage's lists, or the first folder, that cannot be used, or None.
+
+    Args:
+        cfg: the config of a run.
+        stage: 'train', 'val' or 'test'.
+        end: when to stop, by `time.monotonic`; None for all lines.
+    """
+    token = END.set(end)
+    try:
+        _check_lists(cfg, stage)
+    except InputError as error:
+        return str(error)
+    finally:
+        END.reset(token)
+    return None
+
+
+def _check_existence(cfg: Config, stage: str, gone: str | None) -> None:
+    for dataset, where in datasets(cfg, stage):
+        path = annotation_file(dataset)
+        if path is not None:
+            _require(path, f'{where}.ann_file', dataset)
+        for key, folder in _folders(dataset).items():
+            # Some libraries' configs name folders that their datasets never read.
+            if gone is None or str(folder) in gone:
                 _require(folder, f'{where}.data_prefix.{key}'.rstrip('.'), dataset)
-        evaluators = cfg.get(f'{stage}_evaluator')
-        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-            path = _joined(None, (evaluator or {}).get('ann_file'))
-            if path is not None:
-                _require(path, f'{stage}_evaluator.ann_file', evaluator)
-        for dataset, where in datasets(cfg, stage):
-            kind = _class_of(dataset, cfg)
-            bases = {base.__name__ for base in kind.__mro__}
-            if 'BaseSegDataset' in bases:
-                _check_masks(dataset, where, kind)
-            elif bases & {'VideoDataset', 'RawframeDataset'}:
-                _check_clips(dataset, cfg, frames='RawframeDataset' in bases)
-            elif any(base.__module__ == 'mmpretrain.datasets.custom' for base in kind.__mro__):
-                _check_labelled_images(dataset, where, cfg)
+    evaluators = cfg.get(f'{stage}_evaluator')
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        path = _joined(None, (evaluator or {}).get('ann_file'))
+        if path is not None:
+            _require(path, f'{stage}_evaluator.ann_file', evaluator)
+
+
+def _check_lists(cfg: Config, stage: str) -> None:
+    for dataset, where in datasets(cfg, stage):
+        kind = _class_of(dataset, cfg)
+        bases = {base.__name__ for base in kind.__mro__}
+        if 'BaseSegDataset' in bases:
+            _check_masks(dataset, where, kind)
+        elif bases & {'VideoDataset', 'RawframeDataset'}:
+            _check_clips(dataset, cfg, frames='RawframeDataset' in bases)
+        elif any(base.__module__ == 'mmpretrain.datasets.custom' for base in kind.__mro__):
+            _check_labelled_images(dataset, where, cfg)
 
 
 def datasets(cfg: Config, stage: str) -> Iterator[tuple[dict, str]]:
@@ -71,59 +110,6 @@ def datasets(cfg: Config, stage: str) -> Iterator[tuple[dict, str]]:
 def annotation_file(dataset: dict) -> Path | None:
     """Returns the path of a dataset's local annotation file, or None."""
     return _joined(dataset.get('data_root'), dataset.get('ann_file'))
-
-
-def explain_annotations(cfg: Config, empty: bool = False) -> str | None:
-    """Returns what is wrong with the JSON annotation files of a config, or None.
-
-    Args:
-        cfg: the config of a run that failed.
-        empty: whether it failed since a dataset has no image; then there is always an answer.
-    """
-    for stage in STAGES:
-        for dataset, where in datasets(cfg, stage):
-            path = annotation_file(dataset)
-            content = {}
-            if path is not None and path.suffix == '.json' and path.is_file():
-                try:
-                    content = json.loads(path.read_bytes())
-                except ValueError as error:
-                    return f'{where}.ann_file: {path} is not JSON ({error}); write it again'
-                for key in ('images', 'annotations', 'categories'):
-                    known = isinstance(content, dict) and isinstance(content.get(key), list)
-                    if not known and 'Coco' in str(dataset.get('type')):
-                        return (
-                            f'{where}.ann_file: {path} is not a COCO annotation file: it has no '
-                            f'list {key!r}'
-                        )
-            if not empty:
-                continue
-            given = (dataset.get('metainfo') or {}).get('classes')
-            problem = explain_classes(given, where)
-            if problem:
-                return problem
-            categories = content.get('categories', []) if isinstance(content, dict) else []
-            present = [str(category.get('name')) for category in categories]
-            wanted = [given] if isinstance(given, str) else given or _own_classes(dataset, cfg)
-            if present and wanted and not set(present) & set(wanted):
-                return (
-                    f'{where}: no image is left, since {path} has the classes {_some(present)} and '
-                    f'the config asks for {_some(wanted)}; set {where}.metainfo.classes, the same '
-                    f'for the other datasets, and num_classes of the heads'
-                )
-    return (
-        'a dataset has no image; check its ann_file, data_prefix and filter_cfg' if empty else None
-    )
-
-
-def explain_classes(classes: object, where: str) -> str | None:
-    """Returns what is wrong with class names given as one text, unless it is a file of names."""
-    if not isinstance(classes, str) or Path(classes).is_file():
-        return None
-    return (
-        f'{where}: metainfo.classes is the text {classes!r}; a single class is written '
-        f"metainfo.classes=('{classes}',)"
-    )
 
 
 def _require(
@@ -145,7 +131,7 @@ def _class_of(dataset: dict, cfg: Config) -> type:
     return class_of(dataset, DATASETS, cfg.get('default_scope')) or object
 
 
-def _own_classes(dataset: dict, cfg: Config) -> list[str] | None:
+def own_classes(dataset: dict, cfg: Config) -> list[str] | None:
     return (getattr(_class_of(dataset, cfg), 'METAINFO', None) or {}).get('classes')
 
 
@@ -176,7 +162,10 @@ def _check_lines(listed: Path, problem_of: Callable[[int, str], str | None]) -> 
         raise InputError(f'{listed} cannot be read: {error.strerror}') from error
     if not any(line.strip() for line in lines):
         raise InputError(f'{listed} is empty: it should list one sample a line')
+    end = END.get()
     for number, line in enumerate(map(str.strip, lines), 1):
+        if end is not None and time.monotonic() > end:
+            return
         if not line:  # the libraries would take it for a sample without a name
             raise InputError(f'{listed}, line {number} is blank; remove it')
         problem = problem_of(number, line)
@@ -293,7 +282,7 @@ def _check_labelled_images(dataset: dict, where: str, cfg: Config) -> None:
     if folder is None:
         return
     _require(folder, where, dataset, Path.is_dir)
-    names = (dataset.get('metainfo') or {}).get('classes') or _own_classes(dataset, cfg)
+    names = (dataset.get('metainfo') or {}).get('classes') or own_classes(dataset, cfg)
     head = _num_classes(cfg, 'head')
     listed = _joined(root, dataset.get('ann_file') or f'meta/{split}.txt')
     if listed is None or not listed.is_file():
@@ -335,7 +324,3 @@ def _check_class_folders(
     empty = next((name for name in found if not any(islice((folder / name).rglob('*'), 1))), None)
     if empty:
         raise InputError(f'{where}: {folder / empty} is empty; it should hold images of a class')
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:6]) + (f', ... ({len(names)})' if len(names) > 6 else '')

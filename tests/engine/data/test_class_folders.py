@@ -11,11 +11,17 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data.files import check_data
+from bnet_mm.engine.data.files import explain_files
 from bnet_mm.errors import InputError
 
 CONFIG = 'configs/resnet18_bnet3_100e_in1k.py'
 TEN = [f'class{i}' for i in range(10)]
+
+
+def check_data(cfg, stages):
+    """Raises what a run that failed would be told of its files."""
+    if problem := explain_files(cfg, stages):
+        raise InputError(problem)
 
 
 def check(data: Path, options: dict | None = None) -> None:

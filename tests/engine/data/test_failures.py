@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS, init_default_scope
 
 from bnet_mm.engine.config import load_config
+from bnet_mm.engine.data.annotations import look_at_annotations
+from bnet_mm.engine.data.classes import class_findings
 from bnet_mm.engine.data.failures import explain_failure
-from bnet_mm.engine.dataset_check import _check_heads
-from bnet_mm.errors import InputError
 
 STOCK = 'configs/faster_rcnn_r50_bnet5_fpn_1x.py'
 
@@ -81,5 +82,38 @@ def test_one_class_that_is_written_as_a_text(coco):
     cfg = config(coco, metainfo=dict(classes='cell'))
     sentence = explain_failure(cfg, failure(cfg))
     assert "metainfo.classes is the text 'cell'; a single class is written" in sentence
-    with pytest.raises(InputError, match='the training dataset: metainfo'):
-        _check_heads(None, dict(classes='x'))
+    built = SimpleNamespace(metainfo=dict(classes='x'))
+    [sentence] = class_findings({}, {'train': built})
+    assert sentence.startswith('the training dataset: metainfo.classes is the text')
+
+
+def test_what_an_evaluation_does_not_find(coco):
+    path = coco / 'annotations/instances_val2017.json'
+    content = json.loads(path.read_text())
+    for entry in content['annotations']:
+        del entry['iscrowd']
+    path.write_text(json.dumps(content))
+    cfg = config(coco)
+    [finding] = look_at_annotations(cfg, ('train', 'val'), seconds=5)
+    assert f'{path}: ' in finding.text and "have no 'iscrowd'" in finding.text
+    assert finding.text == explain_failure(cfg, KeyError('iscrowd'))
+    assert look_at_annotations(cfg, ('train', 'val'), seconds=0) == []
+
+
+def test_classes_that_fit_a_file_in_part(coco):
+    path = coco / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    first = content['annotations'][0]['category_id']
+    next(c for c in content['categories'] if c['id'] == first)['name'] = 'helmet'
+    path.write_text(json.dumps(content))
+    count = sum(entry['category_id'] == first for entry in content['annotations'])
+    [finding] = look_at_annotations(config(coco), ('train',), seconds=5)
+    total = len(content['annotations'])
+    assert f'helmet: {count} of {total} annotations belong to none of the 80' in finding.text
+
+
+def test_a_byte_order_mark(coco):
+    path = coco / 'annotations/instances_train2017.json'
+    path.write_text(path.read_text(), encoding='utf-8-sig')
+    cfg = config(coco)
+    assert 'begins with a byte order mark' in explain_failure(cfg, failure(cfg))

@@ -10,7 +10,7 @@ import pytest
 from abilities import needs_mmaction, skip_without
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data.files import check_data
+from bnet_mm.engine.data.files import explain_files
 from bnet_mm.errors import InputError
 
 VIDEOS = 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rgb.py'
@@ -18,6 +18,12 @@ FRAMES = 'configs/tsn_r50_bnet3_1x1x3_100e_ucf101_split1_rawframes_rgb.py'
 VOC = 'configs/deeplabv3_r101_bnet3_d8_512x512_20k_voc12aug.py'
 CITYSCAPES = 'configs/pspnet_r50_bnet3_d8_512x1024_40k_cityscapes.py'
 STAGES = ('train', 'val')
+
+
+def check_data(cfg, stages):
+    """Raises what a run that failed would be told of its files."""
+    if problem := explain_files(cfg, stages):
+        raise InputError(problem)
 
 
 def check(config: str, data: Path, stages=STAGES) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from bnet_mm.engine.config import load_config
-from bnet_mm.engine.data.samples import find_bad_sample, leaves
+from bnet_mm.engine.data.samples import leaves, look
 
 VOC = 'configs/deeplabv3_r101_bnet3_d8_512x512_20k_voc12aug.py'
 CITYSCAPES = 'configs/pspnet_r50_bnet3_d8_512x1024_40k_cityscapes.py'
@@ -26,13 +27,12 @@ def build(config: str, data: Path, stage: str = 'train', **entries):
     return DATASETS.build({**cfg[f'{stage}_dataloader'].dataset, **entries})
 
 
+def problems(dataset, stage: str = 'val') -> list[str]:
+    return [finding.text for finding in look([(stage, leaf) for leaf in leaves(dataset)], None)]
+
+
 def first_problem(dataset) -> str | None:
-    for leaf in leaves(dataset):
-        sentence, looked = find_bad_sample(leaf)
-        if sentence:
-            return sentence
-        assert looked == len(leaf)
-    return None
+    return next(iter(problems(dataset)), None)
 
 
 @pytest.fixture
@@ -72,12 +72,15 @@ def test_class_id_beyond_the_classes(wrong, city):
     )
 
 
-def test_ids_of_sixteen_bits_do_not_wrap_around(city):
+def test_ids_of_sixteen_bits_that_wrap_around(city):
     path = masks(city)[0]
     mask = np.array(Image.open(path)).astype(np.uint16)
     mask[0, 0] = 256 + 7  # a car's neighbour, once it is cut to eight bits
     Image.fromarray(mask).save(path)
-    assert 'class id 263' in first_problem(build(CITYSCAPES, city))
+    assert 'class id 263, which is loaded as 7' in first_problem(build(CITYSCAPES, city))
+    mask[0, 0] = 65535  # void, before and after
+    Image.fromarray(mask).save(path)
+    assert first_problem(build(CITYSCAPES, city)) is None
 
 
 def test_classes_that_are_left_out_or_counted_from_one(city):
@@ -128,13 +131,83 @@ def test_video_that_does_not_decode(left, demo_ucf101, tmp_path):
 def test_a_decoder_that_is_missing_is_not_the_videos_fault(demo_ucf101, monkeypatch):
     monkeypatch.setitem(sys.modules, 'decord', None)  # as if it were not installed
     sentence = first_problem(build(VIDEOS, demo_ucf101))
-    assert 'cannot be decoded: a package is missing' in sentence
+    assert 'samples cannot be loaded: a package is missing' in sentence
     assert 'pip install decord' in sentence
 
 
-def test_time_limit_is_kept_and_said(demo_cityscapes):
+def test_the_time_limit_is_kept_for_all_datasets_together(demo_cityscapes, monkeypatch):
     dataset = build(CITYSCAPES, demo_cityscapes)
-    dataset._indices = None
-    sentence, looked = find_bad_sample(dataset, seconds=0)
-    assert sentence is None
-    assert 0 < looked <= len(dataset)
+    slow = monkeypatch.setattr(dataset.pipeline.transforms[0], 'transform', lambda _: sleep(30))
+    assert slow is None
+    start = monotonic()
+    assert look([('train', dataset), ('val', dataset)] * 5, seconds=0.3) == []
+    assert monotonic() - start < 10
+
+
+def test_random_numbers_are_given_back(demo_ucf101):
+    dataset = build(VIDEOS, demo_ucf101)
+    np.random.seed(0)
+    state = np.random.get_state()[1].tolist()
+    assert look([('train', dataset)], None) == []
+    assert np.random.get_state()[1].tolist() == state
+
+
+def test_classes_that_never_occur_and_objects_that_are_drawn_as_ignored(city):
+    dataset = build(CITYSCAPES, city, metainfo=dict(classes=('road', 'car')))
+    for path in masks(city):
+        Image.fromarray(np.full_like(np.array(Image.open(path)), 0)).save(path)
+    [said] = problems(dataset, 'train')
+    assert said.endswith(f'never in its {len(dataset)} masks: car')
+    for path in masks(city):
+        mask = np.array(Image.open(path))
+        mask[:16] = 255
+        Image.fromarray(mask).save(path)
+    assert 'an object that is drawn as 255 is not trained' in problems(dataset, 'train')[0]
+    assert problems(dataset, 'val') == []
+
+
+@pytest.mark.parametrize('shape', [(40, 60), (48, 48)])
+def test_photos_that_are_turned_without_their_masks(shape, tmp_path):
+    for folder in ('img', 'ann'):
+        (tmp_path / folder).mkdir()
+    photo = Image.fromarray(np.zeros((*shape, 3), np.uint8))
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / 'img/0.jpg', exif=exif)
+    Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / 'ann/0.png')
+
+    def said(**options) -> str | None:
+        init_default_scope('mmseg')
+        steps = [dict(type='LoadImageFromFile', **options), dict(type='LoadAnnotations')]
+        return first_problem(
+            DATASETS.build(
+                dict(
+                    type='BaseSegDataset',
+                    data_root=str(tmp_path),
+                    data_prefix=dict(img_path='img', seg_map_path='ann'),
+                    metainfo=dict(classes=('bg', 'box')),
+                    img_suffix='.jpg',
+                    seg_map_suffix='.png',
+                    pipeline=steps,
+                )
+            )
+        )
+
+    assert f'{tmp_path}/img/0.jpg is turned by its EXIF orientation' in said()
+    assert said(color_type='color_ignore_orientation') is None
+
+
+def test_what_only_the_pipeline_s_own_loader_reads_is_no_fault(city):
+    dataset = build(CITYSCAPES, city)
+    image = Path(dataset.get_data_info(0)['img_path'])
+    np.save(image.with_suffix('.npy'), np.zeros((4, 4, 5), np.float32))
+    shutil.move(image.with_suffix('.npy'), image)
+    assert 'cannot be read as an image' in first_problem(dataset)
+
+    class LoadImageFromNpy:
+        def __call__(self, results):
+            results['img'] = np.zeros((*np.array(Image.open(masks(city)[0])).shape, 5), np.float32)
+            return results
+
+    dataset.pipeline.transforms[0] = LoadImageFromNpy()
+    assert first_problem(dataset) is None
