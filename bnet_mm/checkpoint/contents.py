@@ -33,7 +33,7 @@ BESIDE = {
     },
     COPY: {*COPIES},
 }
-# Of torch's averaged models, and of mmengine's.
+# Of torch's averaged models, and of OpenMMLab's.
 COUNTERS = ('n_averaged', 'steps')
 # No training nests its dictionaries deeper.
 DEPTH = 32
@@ -139,7 +139,7 @@ def _weights(checkpoint: dict, averaged: bool) -> tuple[str | None, dict]:
 
 
 def _averages_are_the_weights(checkpoint: dict) -> bool:
-    """Tells mmengine's files: what was averaged is their `state_dict`, the rest the copy."""
+    """Tells OpenMMLab's files: what was averaged is their `state_dict`, the rest the copy."""
     copy = checkpoint.get('ema_state_dict')
     return isinstance(copy, dict) and 'steps' in copy
 

@@ -111,13 +111,13 @@ def _read(file: str) -> object:
 
 
 def _line(source: Source, taken: Taken) -> str:
-    line = f'{taken.count} of {taken.total} tensors from {source.file}'
+    counted = f'{taken.count} of {taken.total} tensors'
+    if source.where == 'resume':
+        line = f'Weights: all, with the optimizer, resumed from {source.file}: {counted}'
+    else:
+        line = f'Weights: {source.part or "all"}: {counted} from {source.file}'
     if source.prefix:
         line += f', below {source.prefix}'
-    if source.where == 'resume':
-        line = f'Weights: all, with the optimizer, resumed: {line}'
-    else:
-        line = f'Weights: {source.part or "all"}: {line}'
     if taken.missing:
         line += f'; not from it: {some(taken.missing)}'
     if taken.left:

@@ -104,7 +104,7 @@ def test_load_from_counts_the_whole_model(norm, tmp_path):
     runner = run_of(norm, load_from=file)
     assert list(check_weights(runner)) == [(False, f'Weights: all: 102 of 102 tensors from {file}')]
     runner.cfg.resume = True
-    assert 'resumed: 102 of 102 tensors' in next(check_weights(runner))[1]
+    assert f'resumed from {file}: 102 of 102 tensors' in next(check_weights(runner))[1]
 
     pair = {f'{one}.{name}': v for one in ('student', 'teacher') for name, v in donor.items()}
     semi = saved(tmp_path / 'semi.pth', {'state_dict': pair})
