@@ -10,28 +10,31 @@ import numpy as np
 from mmengine.config import Config
 
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.running import read_image
+from bnet_mm.openmmlab.pictures import read_image
 
 VIDEOS = {'.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
 LONGEST, SHORTEST = 1024, 64  # pixels of an image's sides
 STRIDE = 32
 
 
-def images_of(path: Path, frames: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields name and `(H, W, 3)` bytes, BGR, of an image, or of a video's frames.
+def images_of(path: Path, frames: int, channels: int = 3) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields name and `(H, W, channels)` of an image, or of a video's frames; colours are BGR.
 
     Args:
         path: an image in any format that OpenCV reads, grey ones too, or a video.
         frames: how many of a video, evenly spread.
+        channels: of the network's images, see `read_image`.
 
     Raises:
         InputError: it cannot be read.
     """
     if path.suffix.lower() not in VIDEOS:
-        yield path.stem, read_image(path)
+        yield path.stem, read_image(path, channels)
         return
     if not path.is_file():
         raise InputError(f'there is no video {path}')
+    if channels != 3:
+        raise InputError(f'{path} has frames of colours, and the network takes {channels} channels')
     video = cv2.VideoCapture(str(path))
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     try:
@@ -66,7 +69,8 @@ def of_usual_size(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarra
     height, width = image.shape[:2]
     shrinks = shape[0] * shape[1] < height * width
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (shape[1], shape[0]), interpolation=way)
+    resized = cv2.resize(image, (shape[1], shape[0]), interpolation=way)
+    return resized[..., None] if resized.ndim == 2 else resized  # OpenCV drops a single channel
 
 
 def no_longer_than(image: np.ndarray, longest: int, multiple: int = 1) -> np.ndarray:

@@ -15,7 +15,8 @@ from bnet_mm.deploy.structure import Fusion
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.config import class_of
 from bnet_mm.openmmlab.models import load_model
-from bnet_mm.openmmlab.running import preprocessed, read_image
+from bnet_mm.openmmlab.pictures import preprocessed, read_image
+from bnet_mm.openmmlab.running import input_channels
 
 
 def deploy(
@@ -54,9 +55,9 @@ def deploy(
     model.cfg, model.dataset_meta = cfg, _dataset_meta(cfg, contents.meta)
     inputs = None
     if image is not None:
-        pixels = read_image(image)
+        pixels = read_image(image, input_channels(model))
         if shape is not None:
-            pixels = cv2.resize(pixels, shape[::-1])
+            pixels = cv2.resize(pixels, shape[::-1]).reshape(*shape, -1)
         inputs = preprocessed(pixels, model)
     fused = fuse(model, inputs, shape)
     save(fused, out, force)

@@ -187,7 +187,15 @@ def _difference(net: nn.Module, inputs: Tensor, file: Path) -> float | None:
     except ImportError:
         return None
     session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    theirs = session.run(None, {'input': inputs.numpy()})
+    try:
+        theirs = session.run(None, {'input': inputs.numpy()})
+    except Exception as error:  # onnxruntime has a class for each kind of failure, and no base
+        reason = ' '.join(str(error).split())[:200]
+        raise InputError(
+            f'onnxruntime cannot run the graph for images of {inputs.shape[2]}x{inputs.shape[3]} '
+            f'({reason}); nothing was written. A model with pooling to fixed numbers of cells has '
+            f'no free size in ONNX: say --static'
+        ) from error
     with torch.no_grad():
         ours = _as_tuple(net(inputs))
     return max(

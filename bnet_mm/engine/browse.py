@@ -18,6 +18,7 @@ from bnet_mm.engine.data.failures import build_dataset
 from bnet_mm.engine.launch import make_folder
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import config_errors
+from bnet_mm.openmmlab.pictures import in_colours
 
 FRAMES_PER_ROW = 5
 
@@ -76,7 +77,7 @@ def _drawn(item: dict, visualizer, metainfo: dict) -> np.ndarray:
         inputs, sample = inputs[0], sample[0] if isinstance(sample, (list, tuple)) else sample
     if inputs.ndim > 3:
         return _sheet(_frames(inputs), _label(sample, metainfo))
-    image = inputs.permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
+    image = in_colours(inputs.permute(1, 2, 0).numpy())[..., ::-1]
     if 'gt_label' in sample:
         return _sheet([image], _label(sample, metainfo))
     instances = sample.get('gt_instances')
@@ -93,7 +94,7 @@ def _frames(inputs: Tensor) -> list[np.ndarray]:
     """Returns the frames of `(N, C, H, W)` or `(N, C, T, H, W)`, each `(H, W, 3)` uint8 RGB."""
     if inputs.ndim == 5:
         inputs = inputs.transpose(1, 2).flatten(0, 1)
-    return [frame.permute(1, 2, 0).numpy()[..., :3].astype(np.uint8) for frame in inputs]
+    return [in_colours(frame.permute(1, 2, 0).numpy()) for frame in inputs]
 
 
 def _label(sample: object, metainfo: dict) -> str:

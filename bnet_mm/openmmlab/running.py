@@ -8,25 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import LIBRARIES, library_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from mmengine.config import Config
     from mmengine.structures import InstanceData
 
 CIFAR_SHAPE = (32, 32)
 PROPOSALS = 1000  # that the paper's counter gives to a second stage
 FRAMES = 8  # of a clip whose length no config tells
-# How the libraries' preprocessors call that they turn BGR into RGB.
-TO_RGB = ('_channel_conversion', 'channel_conversion', 'to_rgb')
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:
@@ -252,57 +247,3 @@ def tensors_in(value: object) -> Iterator[Tensor]:
             yield from tensors_in(item)
     elif hasattr(value, '__dict__') and not isinstance(value, (type, nn.Module)):
         yield from tensors_in(vars(value))
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Returns the image in a file, grey ones too, as `(H, W, 3)` bytes, BGR.
-
-    Raises:
-        InputError: there is none, or OpenCV cannot read it.
-    """
-    import cv2
-    import numpy as np
-
-    if not Path(path).is_file():
-        raise InputError(f'there is no image {path}')
-    try:
-        contents = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(contents, cv2.IMREAD_COLOR) if contents.size else None
-    except (OSError, cv2.error) as error:  # of OpenCV: more than 2^30 pixels, for example
-        reason = getattr(error, 'err', None) or getattr(error, 'strerror', None) or error
-        raise InputError(f'{path} cannot be read as an image: {reason}') from error
-    if image is None:
-        raise InputError(f'{path} cannot be read as an image')
-    return image
-
-
-def preprocessed(image: np.ndarray, model: nn.Module) -> Tensor:
-    """Returns an image as the model's own preprocessor would give it, `(1, 3, H, W)`.
-
-    Args:
-        image: `(H, W, 3)` bytes, BGR.
-        model: an OpenMMLab model.
-    """
-    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    if _wants_rgb(model):
-        tensor = tensor.flip(1)
-    preprocessor = model.data_preprocessor
-    if isinstance(getattr(preprocessor, 'mean', None), Tensor):
-        mean, std = (t.cpu().view(1, -1, 1, 1) for t in (preprocessor.mean, preprocessor.std))
-        tensor = (tensor - mean) / std
-    return tensor
-
-
-def _wants_rgb(model: nn.Module) -> bool:
-    """Tells whether a model's network sees red first."""
-    preprocessor = model.data_preprocessor
-    turns = any(getattr(preprocessor, name, False) for name in TO_RGB)
-    library = library_of(model)
-    if library is not None and LIBRARIES[library].decodes_rgb:
-        return not turns
-    if turns:
-        return True
-    # Datasets that give RGB, CIFAR's for example, are told by their means: of natural images red
-    # has the largest and blue the smallest.
-    means = getattr(preprocessor, 'mean', None)
-    return isinstance(means, Tensor) and means.numel() == 3 and bool(means.flatten()[0] > means[-1])

@@ -18,7 +18,8 @@ from bnet_mm.analysis.layers import last_blocks
 from bnet_mm.analysis.pairs import Pair
 from bnet_mm.checkpoint import Contents
 from bnet_mm.openmmlab.models import load_model
-from bnet_mm.openmmlab.running import clip_frames, preprocessed
+from bnet_mm.openmmlab.pictures import in_colours, preprocessed
+from bnet_mm.openmmlab.running import clip_frames, input_channels
 from bnet_mm.reports.figures import Row, draw_rows
 from bnet_mm.text import without_prefix
 
@@ -142,7 +143,8 @@ def _inputs(
     """Returns names and images of a file, and the batches that the model is to see of them."""
     together = clip_frames(model)
     side = tested_side(cfg) if cfg is not None and looking.shape is None else None
-    found = list(images_of(path, looking.frames if together == 1 else together))
+    frames = looking.frames if together == 1 else together
+    found = list(images_of(path, frames, input_channels(model)))
     images = [
         of_usual_size(image, looking.shape) if side is None else of_side(image, side)
         for _, image in found
@@ -150,7 +152,7 @@ def _inputs(
     inputs = [preprocessed(image, model) for image in images]
     # An image, or a video with less frames than are shifted between, is looked at by itself.
     batches = [torch.cat(inputs)] if len(inputs) == together else inputs
-    return [name for name, _ in found], images, batches
+    return [name for name, _ in found], [in_colours(image) for image in images], batches
 
 
 def _answer(seen: Seen, classes: Sequence[str]) -> str:

@@ -22,7 +22,8 @@ from bnet_mm.analysis.layers import chosen_layers
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.runs import KERNEL_SCALARS
 from bnet_mm.engine.data.samples import files_of
-from bnet_mm.openmmlab.running import preprocessed
+from bnet_mm.openmmlab.pictures import in_colours, preprocessed
+from bnet_mm.openmmlab.running import input_channels
 from bnet_mm.reports.maps import heat_map_row
 
 OF_DATASET = 3  # images, where none are named
@@ -81,7 +82,7 @@ class BNETVisHook(Hook):
         self._names = chosen_layers(model, list(self.layers) if self.layers else None)
         if not is_main_process():
             return
-        self._images = list(self._read_images(runner))
+        self._images = list(self._read_images(runner, input_channels(model)))
         with self._budget.spent_on('statistics'):
             self._statistics(model)
         with self._budget.spent_on('maps', len(self._images)):
@@ -133,16 +134,16 @@ class BNETVisHook(Hook):
         """Returns an image and its heat maps side by side, `(H, W, 3)` bytes, RGB."""
         with _evaluating(model):
             [maps] = heat_maps(model, preprocessed(image, model), self._names)
-        return np.hstack([panel for _, panel in heat_map_row(image, maps).panels()])
+        return np.hstack([panel for _, panel in heat_map_row(in_colours(image), maps).panels()])
 
-    def _read_images(self, runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
+    def _read_images(self, runner: Runner, channels: int) -> Iterator[tuple[str, np.ndarray]]:
         paths = self.images
         if paths is None:
             loop = runner.val_loop or runner.train_loop
             paths = files_of(loop.dataloader.dataset, OF_DATASET)
         used: set[str] = set()
         for path in paths:
-            name, image = next(iter(images_of(Path(path), 1)))
+            name, image = next(iter(images_of(Path(path), 1, channels)))
             yield free_name(name, used), no_longer_than(image, self.longest, STRIDE)
 
 

@@ -13,8 +13,9 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import TRANSFORMS
 
 from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import build_model
-from bnet_mm.openmmlab.running import preprocessed
+from bnet_mm.openmmlab.pictures import in_colours, preprocessed, read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = 'LoadImageFromFile'
@@ -83,3 +84,25 @@ def test_cifar():
     rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)
     theirs = model.data_preprocessor({'inputs': [rgb]})['inputs']
     torch.testing.assert_close(preprocessed(image, model), theirs)
+
+
+@pytest.mark.parametrize('channels', [1, 4, 10])
+def test_files_of_other_bands(channels, tmp_path):
+    bands = np.random.default_rng(0).random((20, 30, channels)).astype(np.float32) * 900 - 20
+    np.save(tmp_path / 'bands.npy', bands)
+    image = read_image(tmp_path / 'bands.npy', channels)
+    assert np.array_equal(image, bands)
+    shown = in_colours(image)
+    assert shown.shape == (20, 30, 3) and shown.dtype == np.uint8
+    assert shown.min() == 0 and shown.max() == 255
+    with pytest.raises(InputError, match=rf'\(20, 30, {channels}\), and the network takes 5'):
+        read_image(tmp_path / 'bands.npy', 5)
+    if channels == 4:
+        cv2.imwrite(str(tmp_path / 'bands.tif'), bands)
+        assert np.array_equal(read_image(tmp_path / 'bands.tif', 4), bands)
+
+
+def test_a_network_of_grey_images_takes_coloured_files(blue_and_orange):
+    image = read_image(blue_and_orange[1] / 'p.png', 1)
+    assert image.shape == (64, 64, 1)
+    assert np.array_equal(in_colours(image)[..., 0], image[..., 0])
