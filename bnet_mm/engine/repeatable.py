@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from multiprocessing.sharedctypes import RawValue
 
 import numpy as np
 from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
+from torch.utils.data import IterableDataset, get_worker_info
 
 DATA, STEP = 0, 1  # what a seed is for
 
@@ -41,32 +43,47 @@ class RepeatableHook(Hook):
         if loader.num_workers > 0:
             if not isinstance(loader.worker_init_fn, _SeededWorker):
                 loader.worker_init_fn = _SeededWorker(loader.worker_init_fn, loader.num_workers)
-                if loader.persistent_workers:
-                    runner.logger.info(
-                        'Exact resuming starts new data workers in each epoch, although '
-                        'persistent_workers=True: bnet_mm.exact_resume=False keeps the workers'
-                    )
-            loader.worker_init_fn.seed = seed
-            # Persistent workers would keep the generators of the epoch before, which a resumed run
-            # does not have; without an iterator the loader starts new workers.
-            loader._iterator = None
+            loader.worker_init_fn.seed.value = seed
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         set_random_seed(_seed(runner.seed, STEP, runner.iter))
 
 
 class _SeededWorker:
-    """Seeds a data worker, and then calls the config's own `worker_init_fn`."""
+    """Calls the config's own `worker_init_fn`, and seeds the worker in each epoch.
+
+    Workers that persist are not told of an epoch: each looks at a number in shared memory before a
+    sample, and seeds its generators where it has changed.
+    """
 
     def __init__(self, own: Callable[[int], object] | None, workers: int):
-        self.own, self.workers, self.rank, self.seed = own, workers, get_rank(), 0
+        self.own, self.workers, self.rank = own, workers, get_rank()
+        self.seed = RawValue('q', 0)
 
     def __call__(self, worker_id: int) -> None:
         if self.own is not None:
             self.own(worker_id)
-        # Last: mmengine puts its own function there, which seeds with the run's seed alone.
+        dataset = get_worker_info().dataset
+        if isinstance(dataset, IterableDataset):
+            self.start(worker_id)
+            return
+        own = type(dataset)
+        seeded = None
+
+        def getitem(dataset: object, index: int) -> object:
+            nonlocal seeded
+            if self.seed.value != seeded:
+                seeded = self.seed.value
+                self.start(worker_id)
+            return own.__getitem__(dataset, index)
+
+        # In the worker alone, whose copy of the dataset it is.
+        dataset.__class__ = type(own.__name__, (own,), dict(__getitem__=getitem))
+
+    def start(self, worker_id: int) -> None:
+        """Seeds the generators of a worker for an epoch."""
         worker_init_fn(
-            worker_id, self.workers, self.rank, self.seed, disable_subprocess_warning=True
+            worker_id, self.workers, self.rank, self.seed.value, disable_subprocess_warning=True
         )
 
 

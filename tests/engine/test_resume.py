@@ -59,6 +59,7 @@ def test_killed_and_resumed_equals_uninterrupted(config, workers, request, tmp_p
     options, name, first, last = TRAININGS[config]
     first, last = name.format(first), name.format(last)
     loaders = [f'train_dataloader.num_workers={workers}', 'val_dataloader.num_workers=0']
+    loaders.append(f'train_dataloader.persistent_workers={workers == 1}')
     config = request.getfixturevalue(config)
     arguments = [config, '--seed', 3, '--cfg-options', *options, *loaders]
     run_tool('train.py', *arguments, '--work-dir', tmp_path / 'whole', check=True)
