@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from bnet_mm import enhance
+from bnet_mm import BNET, GNET, INET, SNET, enhance
 from bnet_mm.benchmark.interleaved import interleave, ratio
 from bnet_mm.benchmark.layers import layer_costs, saved_bytes
 from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer, model_with
@@ -102,6 +103,29 @@ def test_models_with_every_peer_compute_the_same(training):
     assert not any(isinstance(m, EnhancedNorm) for m in models[BN].modules())
     for model in models.values():
         torch.testing.assert_close(model(x), models[OURS](x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    'norm',
+    [
+        BNET(8, k=3, dilation=2, eps=1e-2),
+        GNET(8, k=5, num_groups=4, eps=1e-2),
+        SNET(8, k=3),
+        INET(8, k=3, eps=1e-2),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_peers_have_the_norm_the_groups_and_the_dilation_of_what_they_replace(norm):
+    x = torch.randn(4, 8, 9, 9)
+    for training in (True, False):
+        start = nn.Sequential(copy.deepcopy(norm)).train(training)
+        plain, two_lines = (model_with(peer, start) for peer in (BN, TWO_LINES))
+        assert type(plain[0]).__module__.partition('.')[0] == 'torch' or isinstance(norm, SNET)
+        expected = start(x)
+        torch.testing.assert_close(plain(x), expected)
+        torch.testing.assert_close(two_lines(x), expected)
+        nn.init.uniform_(start[0].dw.weight)
+        torch.testing.assert_close(model_with(TWO_LINES, start)(x), start(x))
 
 
 def test_bytes_kept():
