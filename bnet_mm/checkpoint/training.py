@@ -24,8 +24,9 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )
-    # The note holds the path as the job saw it; the work dir may have moved since.
-    candidates = [Path(named), work_dir / Path(named).name, *written] if named else written
+    # The note holds the path as the job saw it: the work dir may have moved since, or be a copy of
+    # one that goes on. What it names elsewhere is last: where checkpoints are kept beside.
+    candidates = [work_dir / Path(named).name, *written, Path(named)] if named else written
     for path in candidates:
         try:
             if is_of_training(read_checkpoint(path)):

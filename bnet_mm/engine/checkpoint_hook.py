@@ -33,8 +33,21 @@ class WholeFileBackend(LocalBackend):
 class WholeCheckpointHook(CheckpointHook):
     """Removes outdated checkpoints after saving, where mmengine 0.10.7 does so before.
 
-    With `max_keep_ckpts=1`, a job that was killed between the two lost all of its checkpoints.
+    With `max_keep_ckpts=1`, a job that was killed between the two lost all of its checkpoints. And
+    in a copy of a work dir, the best checkpoint of the original is not removed for a better one.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._own(self.best_ckpt_path)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[key] = path and self._own(path)
+
+    def _own(self, path: str) -> str | None:
+        """Returns where this run has a file that a checkpoint names, which may be another's."""
+        own = self.file_backend.join_path(self.out_dir, Path(path).name)
+        return own if self.file_backend.exists(own) else None
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         with self._removals_last():

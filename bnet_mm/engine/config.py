@@ -154,6 +154,8 @@ def set_drawing(cfg: Config, *, show: bool, show_dir: str | None, wait_time: flo
     hook_class = class_of(hook, HOOKS, cfg.get('default_scope'))
     takes = inspect.signature(hook_class).parameters
     hook['draw' if 'draw' in takes else 'enable'] = True
+    if 'interval' in takes:
+        hook.setdefault('interval', 1)  # the libraries' own leave a small test set without any
     if show:
         hook['show'] = True
         hook['wait_time'] = wait_time

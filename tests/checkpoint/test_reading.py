@@ -8,6 +8,7 @@ import gzip
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -229,3 +230,17 @@ def test_latest_follows_a_moved_work_dir(tmp_path):
     training_state(tmp_path / 'epoch_2.pth', 2)
     (tmp_path / 'last_checkpoint').write_text('/old/place/epoch_1.pth')
     assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+
+
+def test_latest_of_a_copied_work_dir_is_the_copy_s(tmp_path):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    original.mkdir()
+    training_state(original / 'epoch_1.pth', 1)
+    (original / 'last_checkpoint').write_text(str(original / 'epoch_1.pth'))
+    shutil.copytree(original, copy)
+    assert latest_checkpoint(copy) == copy / 'epoch_1.pth'
+    training_state(original / 'epoch_2.pth', 2)
+    (copy / 'last_checkpoint').write_text(str(original / 'epoch_2.pth'))
+    assert latest_checkpoint(copy) == copy / 'epoch_1.pth'
+    (copy / 'epoch_1.pth').unlink()  # checkpoints that are kept elsewhere
+    assert latest_checkpoint(copy) == original / 'epoch_2.pth'

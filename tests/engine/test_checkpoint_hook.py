@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import bnet_mm.engine.additions  # noqa: F401  (registers the hook)
+from bnet_mm.engine.checkpoint_hook import WholeCheckpointHook
 
 
 class Toy(BaseModel):
@@ -59,3 +60,18 @@ def test_a_job_that_dies_while_saving_leaves_the_one_before(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         job.train()
     assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_in_a_copy_the_best_checkpoint_of_the_original_is_kept(tmp_path):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    for folder in (original, copy):
+        folder.mkdir()
+        (folder / 'best_acc_epoch_1.pth').touch()
+    job = runner(copy)
+    job.message_hub.update_info('best_ckpt', str(original / 'best_acc_epoch_1.pth'))
+    hook = WholeCheckpointHook(save_best='acc', rule='greater')
+    hook.before_train(job)
+    assert hook.best_ckpt_path == str(copy / 'best_acc_epoch_1.pth')
+    (copy / 'best_acc_epoch_1.pth').unlink()
+    hook.before_train(job)
+    assert hook.best_ckpt_path is None

@@ -150,6 +150,7 @@ def test_drawing_where_it_cannot_be(monkeypatch):
     cfg = load_config(STOCK)
     set_drawing(cfg, **options)
     assert cfg.default_hooks.visualization.draw is True
+    assert cfg.default_hooks.visualization.interval == 1
     monkeypatch.delenv('DISPLAY', raising=False)
     monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
     with pytest.raises(InputError, match='there is no display here; use --show-dir'):

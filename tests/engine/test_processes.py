@@ -126,3 +126,19 @@ def test_other_launchers_need_a_gpu_and_say_so(tiny_classifier, run_tool):
     )
     assert result.returncode == 2
     assert '--launcher slurm needs an accelerator for each process' in result.stderr
+
+
+def test_a_port_that_is_taken_is_named(tiny_config):
+    with socket.socket() as taken:
+        taken.bind(('', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+        result = subprocess.run(
+            [ROOT / 'tools/dist_train.sh', tiny_config, '2'],
+            env={**os.environ, 'PORT': str(port), 'PATH': path},
+            capture_output=True,
+            text=True,
+        )
+    assert result.returncode == 2
+    assert f'port {port} is taken' in result.stderr and f'PORT={port + 1}' in result.stderr
