@@ -20,6 +20,9 @@ def main() -> None:
     add_shape(parser, 'size of what it is checked on')
     parser.add_argument('--image', help='an image to check it on, beside random values')
     parser.add_argument('--device', default='cpu', help='where it is checked (default: cpu)')
+    parser.add_argument(
+        '--plain', action='store_true', help="leave torch's own modules alone, for other exporters"
+    )
     parser.add_argument('--force', action='store_true', help='replace OUT if it exists')
     with parsed(parser) as args:
         fusion = deploy(
@@ -30,6 +33,7 @@ def main() -> None:
             args.image,
             args.device,
             args.force,
+            args.plain,
         )
         show([*fusion_tables(fusion), f'wrote {args.out}'])
 

@@ -27,6 +27,7 @@ def deploy(
     image: str | Path | None = None,
     device: str = 'cpu',
     force: bool = False,
+    plain: bool = False,
 ) -> Fusion:
     """Folds the model of `cfg` with the weights of `checkpoint` and writes it to `out`.
 
@@ -37,6 +38,7 @@ def deploy(
         shape: height and width of the images that it is checked on.
         image: an image to check it on, beside random values.
         device: where it is checked.
+        plain: leaves modules of torch alone, see `fuse`.
         force: whether `out` may be replaced.
 
     Returns:
@@ -59,7 +61,7 @@ def deploy(
         if shape is not None:
             pixels = cv2.resize(pixels, shape[::-1]).reshape(*shape, -1)
         inputs = preprocessed(pixels, model)
-    fused = fuse(model, inputs, shape)
+    fused = fuse(model, inputs, shape, plain)
     save(fused, out, force)
     return fused.fusion
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnet_mm.deploy.plain import make_plain, split_norms
 from bnet_mm.deploy.recording import Recording, Run, record, runs_on
 from bnet_mm.deploy.structure import (
     Fusion,
@@ -37,7 +38,10 @@ TF32_EPS = 2.0**-10
 
 
 def fuse(
-    model: nn.Module, inputs: object = None, shape: tuple[int, int] | None = None
+    model: nn.Module,
+    inputs: object = None,
+    shape: tuple[int, int] | None = None,
+    plain: bool = False,
 ) -> nn.Module:
     """Returns a copy of `model` for inference, with its batch norms folded into convolutions.
 
@@ -60,6 +64,8 @@ def fuse(
             arguments, for these and for random ones; or a function that runs the model it is given
             and returns its outputs. That model is in float64.
         shape: height and width of the random image.
+        plain: leaves no module or operator of this package: kernels become depthwise `nn.Conv2d`,
+            and ends of blocks stay apart. Any exporter, tracer or quantizer takes the result.
 
     Returns:
         The folded copy, in evaluation mode. What is folded already comes back as a copy.
@@ -77,10 +83,17 @@ def fuse(
     try:
         fused = deepcopy(model)
         fused.eval()  # which returns nothing in mmdet's backbones
+        already = isinstance(getattr(model, 'fusion', None), Fusion)
+        split = [] if already else split_norms(fused)
         precise = deepcopy(fused).double()
     except RuntimeError as error:
         raise InputError(f'{type(model).__name__} cannot be copied: {error}') from error
-    if isinstance(getattr(model, 'fusion', None), Fusion):
+    if already:
+        if plain and not model.fusion.plain:
+            raise InputError(
+                f'{type(model).__name__} is folded already, with modules of this package: fold the '
+                f'trained model with plain=True'
+            )
         return fused
     runs = runs_on(model, inputs, shape)
     try:
@@ -95,11 +108,15 @@ def fuse(
             recording = record(precise, runs)
     if not recording.outputs:
         raise InputError(f'{type(model).__name__} gave no tensors that could be compared')
-    fusion = Fusion(left=recording.left)
+    fusion = Fusion(left=recording.left, split=split, plain=plain)
     _fold(fused, precise, recording, fusion)
-    _join_ends(fused, precise, recording, fusion)
-    fix_norms(fused)
-    fix_norms(precise)
+    if plain:
+        make_plain(precise)
+        fusion.left.update(make_plain(fused))
+    else:
+        _join_ends(fused, precise, recording, fusion)
+        fix_norms(fused)
+        fix_norms(precise)
     fusion.difference = _compare(precise, runs, recording.outputs)
     _try_out(fused, runs, recording.outputs)
     fused.fusion = fusion

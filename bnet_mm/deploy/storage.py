@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnet_mm.checkpoint import contents_of, read_checkpoint, write_checkpoint
 from bnet_mm.deploy.plain_config import as_text, config_of_text, config_text, from_text
-from bnet_mm.deploy.structure import Fusion, restructure
+from bnet_mm.deploy.restructure import restructure
+from bnet_mm.deploy.structure import Fusion
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import assign_state_dict
 from bnet_mm.openmmlab.models import build_model
@@ -122,10 +123,15 @@ def _rebuilt(meta: dict, state: dict[str, Tensor]) -> nn.Module:
 def _fusion_of(text: object) -> Fusion:
     content = from_text(text, 'description')
     names = {field.name for field in fields(Fusion)}
-    if not isinstance(content, dict) or set(content) != names:
+    since = {'split', 'plain'}  # which older files do not have
+    if not isinstance(content, dict) or not names - since <= set(content) <= names:
         raise InputError('the description in the file is damaged')
     fusion = Fusion(**content)
-    lists = [fusion.ends, *(fusion.folded.values() if isinstance(fusion.folded, dict) else [None])]
+    lists = [
+        fusion.ends,
+        fusion.split,
+        *(fusion.folded.values() if isinstance(fusion.folded, dict) else [None]),
+    ]
     if not all(isinstance(n, list) and all(isinstance(s, str) for s in n) for n in lists):
         raise InputError('the description in the file is damaged')
     return fusion

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnet_mm.errors import InputError
 from bnet_mm.layers import DepthwiseTransform, EnhancedNorm, named_norms
 from bnet_mm.layers.plain import BatchNorm2d, own_affine
+from bnet_mm.models.norms import FrozenStatistics
 from bnet_mm.models.residual_blocks import parts_of
 
 
@@ -26,6 +26,8 @@ class Fusion:
         ends: names of the residual blocks whose kernels, addition and ReLU are one call.
         left: name of each batch norm or BNET that stayed -> why.
         apart: name of each residual block that ends in BNET and stayed as it was -> why.
+        split: names of the norms that came apart from an activation in them, or from constants.
+        plain: whether only modules of torch remain.
         difference: largest difference of an output from the trained model's, both in float64,
             relative to the largest value of that output; a model that cannot be run in float64 is
             compared in its own type.
@@ -36,6 +38,8 @@ class Fusion:
     ends: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
+    split: list[str] = field(default_factory=list)
+    plain: bool = False
     difference: float = 0.0
 
 
@@ -217,41 +221,10 @@ def fix_norms(model: nn.Module) -> None:
             replace(model, norm, FixedNorm(norm).eval())
 
 
-def restructure(model: nn.Module, fusion: Fusion) -> None:
-    """Gives a newly built model the modules of a folded one, which then takes its tensors.
-
-    Raises:
-        InputError: the description does not fit the model.
-    """
-    for name, convs in fusion.folded.items():
-        norm = _submodule(model, name)
-        if not is_foldable(norm):
-            raise InputError(f'{name} is neither a batch norm nor a BNET of this model')
-        for conv in (_submodule(model, conv) for conv in convs):
-            if not isinstance(conv, nn.Conv2d) or conv.out_channels != norm.num_features:
-                raise InputError(f'{name} cannot have been folded into {", ".join(convs)}')
-            set_tensors(conv, conv.weight, conv.weight.new_zeros(conv.out_channels))
-        replace(model, norm, remains_of(norm))
-    for name in fusion.ends:
-        block = _submodule(model, name)
-        joined = ResidualBlock.of(block, Taps)
-        if isinstance(joined, str):
-            raise InputError(f'the end of {name} cannot have been joined: {joined}')
-        replace(model, block, joined)
-    fix_norms(model)
-
-
 def _is_batch_norm_2d(module: nn.Module) -> bool:
     # Exact types, as in bnet_mm.models.placement: a subclass may do more than normalize.
     # mmengine's own, known by name, only differs in how it checks the input.
     by_name = type(module).__name__ in ('SyncBatchNorm', '_BatchNormXd')
-    return type(module) in (nn.BatchNorm2d, BatchNorm2d) or (
+    return type(module) in (nn.BatchNorm2d, BatchNorm2d, FrozenStatistics) or (
         by_name and isinstance(module, _BatchNorm)
     )
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError as error:
-        raise InputError(f'the model has no {name}') from error

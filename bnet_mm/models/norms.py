@@ -52,11 +52,7 @@ def problem_of(norm: nn.Module | None) -> str | None:
 
 def enhanced(norm: Any, k: int, dilation: int) -> EnhancedNorm:
     """Returns BNET, or the layer of its family, in the place of a norm; the norm is used up."""
-    plain = norm
-    if type(norm).__name__ in FROZEN:
-        plain = _frozen(norm)
-    elif type(norm).__name__ in WITH_ACTIVATION:
-        plain = _without_activation(norm)
+    plain = without_parts(norm)
     kinds = (
         (nn.SyncBatchNorm, SyncBNET),
         (_BatchNorm, BNET),
@@ -72,6 +68,13 @@ def enhanced(norm: Any, k: int, dilation: int) -> EnhancedNorm:
         swap(made, NormAct)
         made.train(norm.training)
     return made
+
+
+def without_parts(norm: Any) -> nn.Module:
+    """Returns the plain norm in a norm with an activation or constants; any other as it is."""
+    if type(norm).__name__ in FROZEN:
+        return _frozen(norm)
+    return _without_activation(norm) if type(norm).__name__ in WITH_ACTIVATION else norm
 
 
 def _without_activation(norm: Any) -> nn.Module:
