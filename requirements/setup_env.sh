@@ -62,6 +62,11 @@ install_mmcv mmcv "$(sed -n 's/^mmcv==//p' $here/constraints.txt)"
 step 'the OpenMMLab libraries, test tools and bnet_mm itself (about a minute)' \
   install --no-build-isolation -e '.[all,analysis,dev]'
 
+# Without its own requirements, which would move protobuf and others down; of its code what exports needs none of them.
+if ! "$python" -m pip install --no-input --no-deps -c $here/constraints.txt mmdeploy aenum >>$log 2>&1; then
+  say 'mmdeploy has no wheel for this machine: whole detectors are not exported to ONNX here'
+fi
+
 # A machine without a desktop lacks the libraries that OpenCV's windows need; the headless build reads and draws the same.
 if ! "$python" -c 'import cv2' 2>/dev/null; then
   opencv=$(sed -n 's/^opencv-python==//p' $here/constraints.txt)

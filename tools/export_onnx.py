@@ -2,6 +2,7 @@
 
 tools/export_onnx.py pspnet.py iter_40000.pth pspnet.onnx --static --shape 512 1024
 tools/export_onnx.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth r50.onnx --part backbone
+tools/export_onnx.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth r50.onnx --image a.jpg
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ def main() -> None:
     parser = config_parser('Export a model to ONNX.')
     parser.add_argument('checkpoint', help="its weights, or 'none' for the initial ones")
     parser.add_argument('out', help='.onnx file')
-    parser.add_argument('--part', choices=['model', 'backbone'], default='model')
+    parser.add_argument('--part', choices=['model', 'detector', 'backbone'], default='model')
+    parser.add_argument('--image', help='a photo to compare a detector on')
     add_shape(parser, 'traced at this size')
     parser.add_argument('--static', action='store_true', help='height and width stay as traced')
     parser.add_argument(
@@ -25,9 +27,23 @@ def main() -> None:
         help="torch's older exporter, the only one before torch 2.6",
     )
     with parsed(parser) as args:
+        cfg = load_config(args.config, args.cfg_options)
+        checkpoint = None if args.checkpoint == 'none' else args.checkpoint
+        if args.part == 'detector' or (args.part == 'model' and cfg.default_scope == 'mmdet'):
+            from bnet_mm.deploy.detectors import export_detector
+
+            found = export_detector(cfg, checkpoint, args.out, args.shape, args.image)
+            agrees = 'onnxruntime is not installed: not compared'
+            if found.difference is not None:
+                agrees = (
+                    f'of {found.compared} detections onnxruntime finds the same, scores differ by '
+                    f'{found.difference:.1e}'
+                )
+            print(f'{found.path}: {", ".join(found.outputs)}, for one image of this size; {agrees}')
+            return
         written = export_onnx(
-            load_config(args.config, args.cfg_options),
-            None if args.checkpoint == 'none' else args.checkpoint,
+            cfg,
+            checkpoint,
             args.out,
             part=args.part,
             shape=args.shape,

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from bnet_mm.errors import InputError
-from bnet_mm.openmmlab.pictures import read_image
+from bnet_mm.openmmlab.pictures import read_image, resized
 
 VIDEOS = {'.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'}
 LONGEST, SHORTEST = 1024, 64  # pixels of an image's sides
@@ -66,11 +66,7 @@ def of_usual_size(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarra
     """
     if shape is None:
         return no_longer_than(image, LONGEST, STRIDE)
-    height, width = image.shape[:2]
-    shrinks = shape[0] * shape[1] < height * width
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (shape[1], shape[0]), interpolation=way)
-    return resized[..., None] if resized.ndim == 2 else resized  # OpenCV drops a single channel
+    return resized(image, shape)
 
 
 def no_longer_than(image: np.ndarray, longest: int, multiple: int = 1) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
@@ -15,7 +14,7 @@ from bnet_mm.deploy.structure import Fusion
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.config import class_of
 from bnet_mm.openmmlab.models import load_model
-from bnet_mm.openmmlab.pictures import preprocessed, read_image
+from bnet_mm.openmmlab.pictures import preprocessed, read_image, resized
 from bnet_mm.openmmlab.running import input_channels
 
 
@@ -59,7 +58,7 @@ def deploy(
     if image is not None:
         pixels = read_image(image, input_channels(model))
         if shape is not None:
-            pixels = cv2.resize(pixels, shape[::-1]).reshape(*shape, -1)
+            pixels = resized(pixels, shape)
         inputs = preprocessed(pixels, model)
     fused = fuse(model, inputs, shape, plain)
     save(fused, out, force)

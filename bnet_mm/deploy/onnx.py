@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +31,14 @@ class Export:
         path: the file.
         outputs: names of its outputs.
         difference: largest difference of onnxruntime from torch, relative; None where onnxruntime
-            is not installed.
+            is not installed. Of a detector, of the scores.
+        compared: how many detections were compared, of a detector.
     """
 
     path: Path
     outputs: list[str]
     difference: float | None
+    compared: int | None = None
 
 
 def export_onnx(
@@ -67,14 +70,12 @@ def export_onnx(
         InputError: something of this cannot be used, the exporter does not know the model, or
             onnxruntime gives other values.
     """
-    out = Path(out)
-    if out.suffix != '.onnx' or not out.parent.is_dir():
-        raise InputError(f'{out}: name an .onnx file in a folder that exists')
+    out = onnx_file(out)
     if dynamo and not HAS_DYNAMO_ONNX:
         raise InputError(
             f'torch {torch.__version__} has the older exporter alone: say dynamo=False'
         )
-    _check_packages(dynamo)
+    check_packages(dynamo)
     net, outputs = _network(cfg, checkpoint, part)
     height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
@@ -103,14 +104,32 @@ def export_onnx(
                 )
             differences.append(difference)
 
-    try:
-        write_whole(out, write_and_compare)
-    except OSError as error:
-        raise InputError(f'{out} cannot be written: {error.strerror or error}') from error
+    write_file(out, write_and_compare)
     return Export(out, outputs, None if None in differences else max(differences))
 
 
-def _check_packages(dynamo: bool) -> None:
+def onnx_file(out: str | Path) -> Path:
+    """Returns the path of a file to write.
+
+    Raises:
+        InputError: it is none of ONNX, or its folder does not exist.
+    """
+    out = Path(out)
+    if out.suffix != '.onnx' or not out.parent.is_dir():
+        raise InputError(f'{out}: name an .onnx file in a folder that exists')
+    return out
+
+
+def write_file(out: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` write a file that appears whole or not at all."""
+    try:
+        write_whole(out, write)
+    except OSError as error:
+        raise InputError(f'{out} cannot be written: {error.strerror or error}') from error
+
+
+def check_packages(dynamo: bool) -> None:
+    """Raises InputError where a package is missing that exporting needs."""
     for package in ('onnx', *(['onnxscript'] if dynamo else [])):
         try:
             __import__(package)
@@ -124,8 +143,8 @@ def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module,
     scope = cfg.get('default_scope')
     if part == 'model' and scope not in WHOLE_MODELS:
         raise InputError(
-            f'whole models of {scope} are not exported here (detectors need their own deployment '
-            f'tools): say --part backbone'
+            f'whole models of {scope} are not exported here: say --part backbone, or --part '
+            f'detector for one of MMDetection'
         )
     if checkpoint is None:
         model = revert_sync_batchnorm(build_model(cfg))
@@ -182,13 +201,39 @@ def _export(
 
 
 def _difference(net: nn.Module, inputs: Tensor, file: Path) -> float | None:
+    theirs = run_onnx(file, inputs)
+    if theirs is None:
+        return None
+    with torch.no_grad():
+        ours = _as_tuple(net(inputs))
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(theirs, ours))
+
+
+def check_operators(file: Path) -> None:
+    """Raises InputError where a file has operators that are not ONNX's own."""
+    import onnx
+
+    own = {node.op_type for node in onnx.load(str(file)).graph.node if node.domain}
+    if own:
+        raise InputError(
+            f'this model needs operators that ONNX has not ({", ".join(sorted(own))}), and a '
+            f'runtime would need them built in: say --part backbone'
+        )
+
+
+def run_onnx(file: Path, inputs: Tensor) -> list[Tensor] | None:
+    """Returns what onnxruntime makes of a file's only input; None where it is not installed.
+
+    Raises:
+        InputError: it cannot run the graph.
+    """
     try:
         import onnxruntime
     except ImportError:
         return None
     session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
     try:
-        theirs = session.run(None, {'input': inputs.numpy()})
+        found = session.run(None, {'input': inputs.numpy()})
     except Exception as error:  # onnxruntime has a class for each kind of failure, and no base
         reason = ' '.join(str(error).split())[:200]
         raise InputError(
@@ -196,11 +241,7 @@ def _difference(net: nn.Module, inputs: Tensor, file: Path) -> float | None:
             f'({reason}); nothing was written. A model with pooling to fixed numbers of cells has '
             f'no free size in ONNX: say --static'
         ) from error
-    with torch.no_grad():
-        ours = _as_tuple(net(inputs))
-    return max(
-        ((torch.from_numpy(a) - b).abs().max() / b.abs().max()).item() for a, b in zip(theirs, ours)
-    )
+    return [torch.from_numpy(part) for part in found]
 
 
 def _as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -74,6 +74,16 @@ def in_colours(image: np.ndarray) -> np.ndarray:
     return bands.astype(np.uint8)
 
 
+def resized(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns an image `(H, W, C)` of another height and width."""
+    import cv2
+
+    shrinks = shape[0] * shape[1] < image.shape[0] * image.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    # OpenCV drops a single channel.
+    return cv2.resize(image, shape[::-1], interpolation=way).reshape(*shape, -1)
+
+
 def preprocessed(image: np.ndarray, model: nn.Module) -> Tensor:
     """Returns an image as the model's own preprocessor would give it, `(1, C, H, W)`.
 

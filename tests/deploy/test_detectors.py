@@ -1,0 +1,121 @@
+"""Whole detectors in ONNX find what the trained ones find."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from bnet_mm.deploy import detectors
+from bnet_mm.deploy.detectors import agreement, export_detector
+from bnet_mm.deploy.onnx import run_onnx
+from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
+from bnet_mm.openmmlab.models import build_model
+
+pytest.importorskip('mmdet')
+needs_mmdeploy = pytest.mark.skipif(
+    not detectors.is_available(), reason='mmdeploy is not installed, or does not work here'
+)
+SIZE = (64, 96)
+
+
+def detector(kind: str) -> Config:
+    """A small detector, of one stage or of two, with masks."""
+    two_stages = 'configs/demo/faster_rcnn_r18_bnet5_fpn_demo.py'
+    small = {'model.backbone.base_channels': 8, 'model.backbone.stem_channels': 8}
+    cfg = load_config(two_stages, {**small, 'model.neck.in_channels': [8, 16, 32, 64]})
+    width = cfg.model.neck.out_channels
+    if kind == 'RetinaNet':
+        cfg.model = dict(
+            type='RetinaNet',
+            data_preprocessor=cfg.model.data_preprocessor,
+            backbone=cfg.model.backbone,
+            neck=cfg.model.neck,
+            bbox_head=dict(
+                type='RetinaHead',
+                num_classes=3,
+                in_channels=width,
+                feat_channels=8,
+                stacked_convs=1,
+                anchor_generator=dict(
+                    type='AnchorGenerator',
+                    octave_base_scale=4,
+                    scales_per_octave=1,
+                    ratios=[1.0],
+                    strides=[4, 8, 16, 32, 64],
+                ),
+            ),
+            test_cfg=dict(
+                nms_pre=200, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5),
+                max_per_img=20, min_bbox_size=0,
+            ),
+        )  # fmt: skip
+    elif kind == 'MaskRCNN':
+        cfg.model.type = 'MaskRCNN'
+        extractor = dict(cfg.model.roi_head.bbox_roi_extractor)
+        extractor['roi_layer'] = dict(type='RoIAlign', output_size=14, sampling_ratio=0)
+        classes = cfg.model.roi_head.bbox_head.num_classes
+        cfg.model.roi_head.update(
+            mask_roi_extractor=extractor,
+            mask_head=dict(
+                type='FCNMaskHead', num_convs=1, in_channels=width, conv_out_channels=8,
+                num_classes=classes,
+            ),
+        )  # fmt: skip
+        cfg.model.test_cfg.rcnn.mask_thr_binary = 0.5
+    return cfg
+
+
+def spread_out(model: torch.nn.Module) -> dict:
+    """Weights with which an untrained detector is sure of some things, and no two scores tie."""
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and '.dw.' not in name:
+            torch.nn.init.kaiming_normal_(parameter)
+        if parameter.ndim > 1 and name.endswith(('cls.weight', 'reg.weight')):
+            parameter.data *= 0.02 if 'cls' in name else 0.005
+    return model.state_dict()
+
+
+@needs_mmdeploy
+@pytest.mark.parametrize('kind', ['RetinaNet', 'FasterRCNN', 'MaskRCNN'])
+def test_detectors_find_the_same(kind, tmp_path):
+    cfg = detector(kind)
+    model = build_model(cfg)
+    torch.save({'state_dict': spread_out(model)}, tmp_path / 'model.pth')
+    out = tmp_path / 'whole.onnx'
+    written = export_detector(cfg, tmp_path / 'model.pth', out, SIZE)
+    masks = ['masks'] if kind == 'MaskRCNN' else []
+    assert written.outputs == ['boxes', 'scores', 'labels', *masks]
+    assert written.compared > 4 and written.difference < 1e-3
+
+    model.load_state_dict(torch.load(tmp_path / 'model.pth')['state_dict'])
+    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours = detectors.Detections(model.eval(), SIZE).eval()(image)
+    theirs = tuple(run_onnx(out, image))
+    same = agreement(ours, theirs)
+    assert same.lacking <= 0.1 * same.compared
+    assert [part.shape for part in theirs] == [part.shape for part in ours]
+
+
+def test_what_counts_as_the_same():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 20]])
+    ours = (boxes, torch.tensor([0.9, 0.5]), torch.tensor([1, 2]))
+    assert agreement(ours, ours).lacking == 0 and agreement(ours, ours).compared == 4
+    moved = (boxes + 0.2, *ours[1:])
+    assert agreement(ours, moved).lacking == 4
+    other = (*ours[:2], torch.tensor([1, 3]))
+    assert agreement(ours, other).lacking == 2
+    none = (boxes[:0], torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    assert agreement(ours, none).lacking == 2 and agreement(none, none).compared == 0
+    unsure = (boxes, torch.tensor([0.9, 0.2]), torch.tensor([1, 2]))
+    assert agreement(unsure, tuple(part[:1] for part in unsure)).lacking == 0
+
+
+def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors, 'REGISTERED', ('not_there',))
+    with pytest.raises(InputError, match='pip install --no-deps mmdeploy'):
+        export_detector(detector('RetinaNet'), None, tmp_path / 'x.onnx', SIZE)
+    assert not list(tmp_path.iterdir())
