@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from bnet_mm.deploy import detectors
+from bnet_mm.deploy import detectors, rewriters
 from bnet_mm.deploy.detectors import agreement, export_detector
 from bnet_mm.deploy.onnx import run_onnx
 from bnet_mm.engine.config import load_config
@@ -15,7 +15,7 @@ from bnet_mm.openmmlab.models import build_model
 
 pytest.importorskip('mmdet')
 needs_mmdeploy = pytest.mark.skipif(
-    not detectors.is_available(), reason='mmdeploy is not installed, or does not work here'
+    not rewriters.is_available(), reason='mmdeploy is not installed, or does not work here'
 )
 SIZE = (64, 96)
 
@@ -115,7 +115,7 @@ def test_what_counts_as_the_same():
 
 
 def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(detectors, 'REGISTERED', ('not_there',))
+    monkeypatch.setattr(rewriters, 'REGISTERED', ('not_there',))
     with pytest.raises(InputError, match='pip install --no-deps mmdeploy'):
         export_detector(detector('RetinaNet'), None, tmp_path / 'x.onnx', SIZE)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,191 @@
+"""MMDetection's postprocessing in operators of ONNX, by the rewriters of mmdeploy.
+
+mmdeploy knows for each head of MMDetection how to say its postprocessing in operators that ONNX has
+(`NonMaxSuppression`, `RoiAlign`, `TopK`). Its last release is older than torch 2.2: what stops
+there, and what is not as MMDetection does it, is put right for as long as an export lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from bnet_mm.errors import InputError
+
+OPSET = 16  # the first in which RoiAlign counts pixels as mmcv's does
+BACKEND = 'onnxruntime'
+PROPOSALS = 'mmdet.models.dense_heads.rpn_head.RPNHead.predict_by_feat'
+REGISTERED = (
+    *('codebase.mmdet.deploy', 'codebase.mmdet.models', 'codebase.mmdet.structures'),
+    *('mmcv', 'pytorch'),
+)
+
+
+def is_available() -> bool:
+    """Tells whether whole detectors can be exported here."""
+    try:
+        _mmdeploy()
+    except InputError:
+        return False
+    return True
+
+
+def _mmdeploy() -> tuple[Any, Any]:
+    try:
+        core, utils = import_module('mmdeploy.core'), import_module('mmdeploy.utils')
+        for name in REGISTERED:
+            import_module(f'mmdeploy.{name}')
+    except Exception as error:  # it reaches into what torch keeps for itself
+        raise InputError(
+            f'whole detectors are exported by mmdeploy, which cannot be imported ({error}): '
+            f'pip install --no-deps mmdeploy==1.3.1 aenum'
+        ) from error
+    return core, utils
+
+
+@contextmanager
+def rewritten(model: nn.Module, outputs: list[str]) -> Iterator[nn.Module]:
+    """Gives a detector for the exporter, whose postprocessing is in operators of ONNX.
+
+    Args:
+        model: of MMDetection, of torch's own modules.
+        outputs: names of what the graph gives.
+
+    Raises:
+        InputError: mmdeploy is not installed, or does not work here.
+    """
+    core, utils = _mmdeploy()
+    settings = _settings(outputs)
+    ir = utils.IR.ONNX
+    patched = core.patch_model(model, cfg=settings, backend=BACKEND, ir=ir)
+    context = core.RewriterContext(cfg=settings, ir=ir, backend=BACKEND, opset=OPSET)
+    with _mended(), context:
+        yield patched.eval()
+
+
+def _settings(outputs: list[str]) -> Config:
+    """Returns mmdeploy's config; where a model's own `test_cfg` says a number, that counts."""
+    return Config(
+        dict(
+            ir_config=dict(
+                type='onnx',
+                opset_version=OPSET,
+                input_names=['input'],
+                output_names=outputs,
+                input_shape=None,
+                dynamic_axes=None,
+            ),
+            codebase_config=dict(
+                type='mmdet',
+                task='ObjectDetection',
+                model_type='end2end',
+                post_processing=dict(
+                    score_threshold=0.05,
+                    confidence_threshold=0.005,
+                    iou_threshold=0.5,
+                    max_output_boxes_per_class=1000,
+                    pre_top_k=5000,
+                    keep_top_k=100,
+                    background_label_id=-1,
+                    export_postprocess_mask=True,
+                ),
+            ),
+            backend_config=dict(type=BACKEND),
+        )
+    )
+
+
+@contextmanager
+def _mended() -> Iterator[None]:
+    """Lets mmdeploy 1.3.1 work with torch after 2.1 while it lasts."""
+    marker = import_module('mmdeploy.core.optimizers.function_marker')
+    symbols = import_module('torch.onnx.symbolic_opset9')
+    apply = marker.Mark.__dict__.get('apply')
+    # Marks are for splitting a graph in two; newer exporters do not take them.
+    marker.Mark.apply = staticmethod(lambda tensor, *args: tensor)
+    # ONNX has this one since its 16th set.
+    records = import_module('mmdeploy.core').SYMBOLIC_REWRITER._registry._rewrite_records
+    sampling = records.pop('grid_sampler', None)
+    lacking = not hasattr(symbols, '_cast_Long')
+    functions = import_module('mmdeploy.core').FUNCTION_REWRITER
+    functions.register_rewriter(func_name=PROPOSALS, backend=BACKEND)(proposals)
+    if lacking:
+        symbols._cast_Long = _cast_long
+    try:
+        yield
+    finally:
+        if apply is None:
+            del marker.Mark.apply
+        else:
+            marker.Mark.apply = apply
+        functions._registry.remove_record(proposals)
+        if sampling is not None:
+            records['grid_sampler'] = sampling
+        if lacking:
+            del symbols._cast_Long
+
+
+def proposals(
+    self: Any,
+    cls_scores: list[Tensor],
+    bbox_preds: list[Tensor],
+    score_factors: object = None,
+    batch_img_metas: Any = None,
+    cfg: Any = None,
+    rescale: bool = False,
+    with_nms: bool = True,
+    **kwargs: object,
+) -> tuple[Tensor, Tensor]:
+    """What `RPNHead.predict_by_feat` gives for one image, in operators that are exported.
+
+    mmdeploy's own suppresses boxes across levels, and unlikely ones beforehand; MMDetection does
+    neither, and the second stage then sees other boxes.
+
+    Returns:
+        boxes and scores `(1, n, 5)`, labels `(1, n)`.
+    """
+    nms = import_module('mmdeploy.mmcv.ops.nms').ONNXNMSop
+    cfg = self.test_cfg if cfg is None else cfg
+    sizes = [score.shape[-2:] for score in cls_scores]
+    priors = self.prior_generator.grid_priors(sizes, device=cls_scores[0].device)
+    boxes, scores = [], []
+    for cls_score, bbox_pred, prior in zip(cls_scores, bbox_preds, priors):
+        score = cls_score[0].permute(1, 2, 0).reshape(-1, self.cls_out_channels)
+        score = score.sigmoid() if self.use_sigmoid_cls else score.softmax(-1)
+        score = score[:, 0]
+        delta = bbox_pred[0].permute(1, 2, 0).reshape(-1, self.bbox_coder.encode_size)
+        prior = prior.data
+        if 0 < cfg.nms_pre < len(prior):
+            score, best = score.topk(cfg.nms_pre)
+            delta, prior = delta[best], prior[best]
+        shape = batch_img_metas[0]['img_shape']
+        box = self.bbox_coder.decode(prior[None], delta[None], max_shape=shape)[0]
+        if cfg.get('min_bbox_size', -1) >= 0:
+            size = box[:, 2:] - box[:, :2]
+            score = score * (size > cfg.min_bbox_size).all(1)
+        boxes.append(box)
+        scores.append(score)
+    # Each level is a class of its own, in which the boxes of the others have no score.
+    by_level = [
+        torch.cat([score if i == level else score * 0 for i, score in enumerate(scores)])
+        for level in range(len(scores))
+    ]
+    all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
+    kept = nms.apply(
+        *(all_boxes[None], torch.stack(by_level)[None], all_boxes.shape[0]),
+        *(torch.tensor([cfg.nms.iou_threshold]), torch.tensor([0.0])),
+    )[:, 2]
+    kept_scores, order = all_scores[kept].sort(descending=True)
+    order = order[: cfg.max_per_img]
+    found = torch.cat([all_boxes[kept][order], kept_scores[: cfg.max_per_img, None]], 1)
+    return found[None], torch.zeros_like(found[:, 0], dtype=torch.long)[None]
+
+
+def _cast_long(graph: Any, value: Any, non_blocking: object) -> Any:
+    return graph.op('Cast', value, to_i=torch.onnx.TensorProtoDataType.INT64)
