@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
@@ -58,14 +59,15 @@ def check_weights(runner: Runner) -> Iterator[tuple[bool, str]]:
         part = model.get_submodule(source.part)
         try:
             checkpoint = _read(source.file)
-            state = contents_of(checkpoint).state
+            state = contents_of(_as_resumed(checkpoint, source, runner)).state
             if source.prefix:
                 state = {name: state[key] for key, name in below(state, source.prefix).items()}
         except InputError as error:
             yield True, f'Weights: {source.part or "all"}: not compared with {source.file}: {error}'
             continue
         taken = taken_from(state, part)
-        if not taken.count and not _has_names(checkpoint, source, part):
+        inflated = any(tensor.ndim == 5 for tensor in part.parameters())  # from two dimensions
+        if not taken.count and not inflated and not _has_names(checkpoint, source, part):
             raise InputError(_nothing(source, part, checkpoint, runner.cfg))
         rest = '; the rest from random values' if source is sources[-1] and source.part else ''
         yield bool(taken.missing), _line(source, taken) + rest
@@ -108,6 +110,17 @@ def _read(file: str) -> object:
     if '://' not in file:
         return read_checkpoint(file)
     return CheckpointLoader.load_checkpoint(file, map_location='cpu')  # from the cache by now
+
+
+def _as_resumed(checkpoint: object, source: Source, runner: Runner) -> object:
+    """Returns what a training goes on with, where averages of its weights are in their place."""
+    averages = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    if source.where != 'resume' or not averages or not isinstance(checkpoint, dict):
+        return checkpoint
+    own = checkpoint.get('ema_state_dict')
+    if not isinstance(own, dict):
+        return checkpoint
+    return {without_prefix(str(name), 'module.'): value for name, value in own.items()}
 
 
 def _line(source: Source, taken: Taken) -> str:

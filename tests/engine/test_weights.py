@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torchvision.models import resnet18
@@ -45,7 +46,7 @@ def run_of(norm, init_cfg=None, load_from=None, **options):
         model.init_weights()
     if load_from:
         load_checkpoint(model, load_from, map_location='cpu')
-    return SimpleNamespace(cfg=cfg, model=model)
+    return SimpleNamespace(cfg=cfg, model=model, hooks=[])
 
 
 def saved(path, content):
@@ -105,6 +106,13 @@ def test_load_from_counts_the_whole_model(norm, tmp_path):
     assert list(check_weights(runner)) == [(False, f'Weights: all: 102 of 102 tensors from {file}')]
     runner.cfg.resume = True
     assert f'resumed from {file}: 102 of 102 tensors' in next(check_weights(runner))[1]
+
+    averaged = {name: v + 1 if v.is_floating_point() else v for name, v in donor.items()}
+    own = {f'module.{name}': v for name, v in donor.items()}
+    both = {'state_dict': averaged, 'ema_state_dict': {**own, 'steps': torch.ones(1)}}
+    runner.cfg.load_from = saved(tmp_path / 'averaged.pth', both)
+    runner.hooks = [EMAHook()]  # which gives a resumed training its own weights back
+    assert '102 of 102 tensors' in next(check_weights(runner))[1]
 
     pair = {f'{one}.{name}': v for one in ('student', 'teacher') for name, v in donor.items()}
     semi = saved(tmp_path / 'semi.pth', {'state_dict': pair})
