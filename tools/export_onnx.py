@@ -8,6 +8,7 @@ tools/export_onnx.py configs/faster_rcnn_r50_bnet5_fpn_1x.py epoch_12.pth r50.on
 from __future__ import annotations
 
 from bnet_mm.deploy.onnx import export_onnx
+from bnet_mm.deploy.runtimes import RUNTIMES
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
@@ -18,6 +19,9 @@ def main() -> None:
     parser.add_argument('checkpoint', help="its weights, or 'none' for the initial ones")
     parser.add_argument('out', help='.onnx file')
     parser.add_argument('--part', choices=['model', 'detector', 'backbone'], default='model')
+    parser.add_argument(
+        '--runtime', choices=RUNTIMES, default='onnxruntime', help='in which the file is compared'
+    )
     parser.add_argument('--image', help='a photo to compare a detector on')
     add_shape(parser, 'traced at this size')
     parser.add_argument('--static', action='store_true', help='height and width stay as traced')
@@ -32,11 +36,11 @@ def main() -> None:
         if args.part == 'detector' or (args.part == 'model' and cfg.default_scope == 'mmdet'):
             from bnet_mm.deploy.detectors import export_detector
 
-            found = export_detector(cfg, checkpoint, args.out, args.shape, args.image)
+            found = export_detector(cfg, checkpoint, args.out, args.shape, args.image, args.runtime)
             agrees = 'onnxruntime is not installed: not compared'
             if found.difference is not None:
                 agrees = (
-                    f'of {found.compared} detections onnxruntime finds the same, scores differ by '
+                    f'{args.runtime} finds the same {found.compared} detections, scores differ by '
                     f'{found.difference:.1e}'
                 )
             print(f'{found.path}: {", ".join(found.outputs)}, for one image of this size; {agrees}')
@@ -49,11 +53,12 @@ def main() -> None:
             shape=args.shape,
             free_size=not args.static,
             dynamo=HAS_DYNAMO_ONNX and not args.no_dynamo,
+            runtime=args.runtime,
         )
     checked = (
         'onnxruntime is not installed: not compared'
         if written.difference is None
-        else f'onnxruntime differs by {written.difference:.1e} of the largest value'
+        else f'{args.runtime} differs by {written.difference:.1e} of the largest value'
     )
     print(f'{written.path}: {", ".join(written.outputs)}; {checked}')
 

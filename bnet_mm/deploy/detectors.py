@@ -19,10 +19,10 @@ from bnet_mm.deploy.onnx import (
     check_operators,
     check_packages,
     onnx_file,
-    run_onnx,
     write_file,
 )
 from bnet_mm.deploy.rewriters import OPSET, rewritten
+from bnet_mm.deploy.runtimes import run_graph
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
@@ -89,6 +89,7 @@ def export_detector(
     out: str | Path,
     shape: tuple[int, int] | None = None,
     image: str | Path | None = None,
+    runtime: str = 'onnxruntime',
 ) -> Export:
     """Writes a whole detector as ONNX: an image in, boxes, scores, labels and masks out.
 
@@ -104,10 +105,11 @@ def export_detector(
             by default.
         image: a photo to compare on, where each detection must have its counterpart. By default it
             is random values, of which some detections change with the last bit of a score.
+        runtime: one of `RUNTIMES`, in which the file is compared.
 
     Raises:
         InputError: something of this cannot be used, mmdeploy does not know the model, or
-            onnxruntime finds other things than torch.
+            the runtime finds other things than torch.
     """
     out = onnx_file(out)
     check_packages(dynamo=False)
@@ -132,14 +134,14 @@ def export_detector(
         with rewritten(folded.model, folded.outputs) as patched:
             _export(Detections(patched, size).eval(), compared_on, file)
         check_operators(file)
-        theirs = run_onnx(file, compared_on)
+        theirs = run_graph(file, compared_on, runtime)
         if theirs is None:
             return
         agreements.append(agreement(expected, tuple(theirs)))
         lacking, compared = agreements[0].lacking, agreements[0].compared
         if lacking > most * compared:
             raise InputError(
-                f'onnxruntime finds other things than torch: {lacking} of {compared} detections '
+                f'{runtime} finds other things than torch: {lacking} of {compared} detections '
                 f'have no counterpart; nothing was written'
                 + ('' if image else '. Give a photo of what it was trained on (--image)')
             )

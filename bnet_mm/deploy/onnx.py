@@ -1,4 +1,4 @@
-"""Writes trained models as ONNX and compares what onnxruntime makes of them."""
+"""Writes trained models as ONNX and compares what a runtime makes of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from bnet_mm.checkpoint.atomic import write_whole
+from bnet_mm.deploy.runtimes import run_graph
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
@@ -30,7 +31,7 @@ class Export:
     Attributes:
         path: the file.
         outputs: names of its outputs.
-        difference: largest difference of onnxruntime from torch, relative; None where onnxruntime
+        difference: largest difference of the runtime from torch, relative; None where onnxruntime
             is not installed. Of a detector, of the scores.
         compared: how many detections were compared, of a detector.
     """
@@ -49,6 +50,7 @@ def export_onnx(
     shape: tuple[int, int] | None = None,
     free_size: bool = True,
     dynamo: bool = HAS_DYNAMO_ONNX,
+    runtime: str = 'onnxruntime',
 ) -> Export:
     """Writes the model of `cfg` as ONNX.
 
@@ -65,10 +67,11 @@ def export_onnx(
         free_size: whether height and width may differ from `shape` later.
         dynamo: torch's present exporter, the default where it is (since torch 2.6); False for the
             one before it.
+        runtime: one of `RUNTIMES`, in which the file is compared.
 
     Raises:
         InputError: something of this cannot be used, the exporter does not know the model, or
-            onnxruntime gives other values.
+            the runtime gives other values.
     """
     out = onnx_file(out)
     if dynamo and not HAS_DYNAMO_ONNX:
@@ -94,12 +97,12 @@ def export_onnx(
             sizes.append((3, height + 33, width + 31))
         for n, h, w in sizes:
             inputs = torch.randn(n, channels, h, w, generator=generator)
-            difference = _difference(net, inputs, file)
+            difference = _difference(net, inputs, file, runtime)
             if difference is not None and not difference <= TOLERANCE:
                 fixed = (h, w) == (height, width)
                 hint = '' if fixed else ': the model has no free size in ONNX, say --static'
                 raise InputError(
-                    f'onnxruntime differs from torch by {difference:.1e} of the largest value, for '
+                    f'{runtime} differs from torch by {difference:.1e} of the largest value, for '
                     f'images of {h}x{w}{hint}; nothing was written'
                 )
             differences.append(difference)
@@ -200,8 +203,8 @@ def _export(
         raise InputError(f'torch cannot export this model ({reason}).{hint}') from error
 
 
-def _difference(net: nn.Module, inputs: Tensor, file: Path) -> float | None:
-    theirs = run_onnx(file, inputs)
+def _difference(net: nn.Module, inputs: Tensor, file: Path, runtime: str) -> float | None:
+    theirs = run_graph(file, inputs, runtime)
     if theirs is None:
         return None
     with torch.no_grad():
@@ -219,29 +222,6 @@ def check_operators(file: Path) -> None:
             f'this model needs operators that ONNX has not ({", ".join(sorted(own))}), and a '
             f'runtime would need them built in: say --part backbone'
         )
-
-
-def run_onnx(file: Path, inputs: Tensor) -> list[Tensor] | None:
-    """Returns what onnxruntime makes of a file's only input; None where it is not installed.
-
-    Raises:
-        InputError: it cannot run the graph.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    try:
-        found = session.run(None, {'input': inputs.numpy()})
-    except Exception as error:  # onnxruntime has a class for each kind of failure, and no base
-        reason = ' '.join(str(error).split())[:200]
-        raise InputError(
-            f'onnxruntime cannot run the graph for images of {inputs.shape[2]}x{inputs.shape[3]} '
-            f'({reason}); nothing was written. A model with pooling to fixed numbers of cells has '
-            f'no free size in ONNX: say --static'
-        ) from error
-    return [torch.from_numpy(part) for part in found]
 
 
 def _as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

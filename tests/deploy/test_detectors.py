@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from bnet_mm.deploy import detectors, rewriters
 from bnet_mm.deploy.detectors import agreement, export_detector
-from bnet_mm.deploy.onnx import run_onnx
+from bnet_mm.deploy.runtimes import run_graph
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import build_model
@@ -94,7 +96,7 @@ def test_detectors_find_the_same(kind, tmp_path):
     image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         ours = detectors.Detections(model.eval(), SIZE).eval()(image)
-    theirs = tuple(run_onnx(out, image))
+    theirs = tuple(run_graph(out, image))
     same = agreement(ours, theirs)
     assert same.lacking <= 0.1 * same.compared
     assert [part.shape for part in theirs] == [part.shape for part in ours]
@@ -119,3 +121,20 @@ def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match='pip install --no-deps mmdeploy'):
         export_detector(detector('RetinaNet'), None, tmp_path / 'x.onnx', SIZE)
     assert not list(tmp_path.iterdir())
+
+
+@needs_mmdeploy
+def test_openvino_finds_the_same(tmp_path):
+    pytest.importorskip('openvino')
+    cfg = detector('RetinaNet')
+    torch.save({'state_dict': spread_out(build_model(cfg))}, tmp_path / 'model.pth')
+    written = export_detector(
+        cfg, tmp_path / 'model.pth', tmp_path / 'x.onnx', SIZE, runtime='openvino'
+    )
+    assert written.compared > 4
+
+
+def test_a_runtime_that_is_not_installed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with pytest.raises(InputError, match='openvino is not installed: pip install openvino'):
+        run_graph(tmp_path / 'x.onnx', torch.zeros(1, 3, 8, 8), 'openvino')
