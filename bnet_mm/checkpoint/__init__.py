@@ -3,7 +3,8 @@
 Why a file was refused, in the order in which it passes these modules:
 
 - `reading`: it is missing, cut off or no checkpoint, or could run code.
-- `contents`: it has no named tensors, or one that is larger than the file.
+- `contents`: it has no named tensors, or one that is larger than the file; no averaged copy.
+- `prefixes`: nothing is below the prefix that was asked for.
 - `layouts`: it has no residual network, or several. (`adapt` goes on without.)
 - `adapt`, at load time: its kernels have another size than the model's.
 - `architecture`: it lacks tensors or has strange ones, its network is damaged (in the converter) or
@@ -11,9 +12,11 @@ Why a file was refused, in the order in which it passes these modules:
 - `conversion`: it is quantized, or the destination has no such network.
 - `verification`: the destination's network does not take its tensors. It compares the outputs of
   both networks with `reference`, which shares no code with the conversion.
+- `fitting`: it lacks tensors of the network of a config, or has it several times.
 - `writing`: the target exists or cannot be written; `atomic` writes.
 
-`inspection` examines values, `training` finds the checkpoint to resume from and publishes one.
+`inspection` examines values, `taken` tells which tensors of a network are those of a file, and
+`training` finds the checkpoint to resume from and publishes one.
 """
 
 from __future__ import annotations
