@@ -86,9 +86,15 @@ class _Finder:
         self.known_blocks: list[str] = []
         self.unknown: list[str] = []
         self.known: dict[object, tuple[Branch | None, Branch | None] | None] = {}
+        self.visited: dict[nn.Module, bool] = {}
 
     def visit(self, name: str, module: nn.Module) -> bool:
-        """Looks for blocks in a module; returns whether there is one."""
+        """Looks for blocks in a module, once; returns whether there is one."""
+        if module not in self.visited:
+            self.visited[module] = self._visit(name, module)
+        return self.visited[module]
+
+    def _visit(self, name: str, module: nn.Module) -> bool:
         if is_known(module):
             self.known_blocks.append(name)
             return True

@@ -304,3 +304,27 @@ def test_frozen_batch_norms_keep_their_statistics_and_learn_kernels():
     assert len(norms) == 16 and not any(norm.norm.training for norm in norms)
     assert norms[0].dw.weight.grad.any() and not norms[0].norm.running_mean.any()
     model.load_state_dict(state)
+
+
+def test_a_block_that_is_registered_twice_is_found_once():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            return torch.relu(x + self.norm(self.conv(x)))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = Block()
+            self.skips = nn.ModuleDict(dict(first=self.stem, second=nn.ModuleList([self.stem])))
+
+        def forward(self, x):
+            return self.stem(x)
+
+    network = Network()
+    assert [block.name for block in find_blocks(network)] == ['stem']
+    enhance(network, k=3)
+    assert isinstance(network.skips['first'].norm, EnhancedNorm)
