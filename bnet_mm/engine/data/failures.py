@@ -27,6 +27,7 @@ def explained(error: Exception, sentence: str) -> InputError:
 
 # Of the places in which reading data fails.
 READING = re.compile(r'[/\\\\](datasets|evaluation|pycocotools|transforms|json|mmcv)[/\\\\]')
+EVALUATING = re.compile(r'[/\\\\]evaluation[/\\\\]')
 
 
 def explain_failure(cfg: Config, error: Exception) -> str | None:
@@ -59,19 +60,27 @@ def explain_failure(cfg: Config, error: Exception) -> str | None:
             found = explain_annotations(cfg, empty=empty) or explain_files(cfg, STAGES)
             if found:
                 return found
+        if any(EVALUATING.search(frame.filename) for frame in frames):
+            # Labels that the evaluation's classes do not have.
+            return next(class_findings(cfg, _built(cfg)), None)
     # A label beyond the classes (on a CPU, on a GPU), or a video that ffmpeg gives up on.
     if re.search(r'out of bounds|device-side assert|decord|Error reading|No video', text, re.I):
         return _bad_sample(cfg)
     return None
 
 
-def _bad_sample(cfg: Config) -> str | None:
+def _built(cfg: Config) -> dict[str, Dataset]:
     built = {}
     for stage in STAGES:
         dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset')
         if dataset is not None:
             with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
                 built[stage] = registry.build(dataset)
+    return built
+
+
+def _bad_sample(cfg: Config) -> str | None:
+    built = _built(cfg)
     findings = look([(stage, leaf) for stage, one in built.items() for leaf in leaves(one)], None)
     findings.sort(key=lambda finding: not finding.ends_run)
     told = (*(finding.text for finding in findings), *class_findings(cfg, built))
