@@ -11,6 +11,7 @@ from bnet_mm.deploy.onnx import export_onnx
 from bnet_mm.deploy.runtimes import RUNTIMES
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config
+from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 
 
@@ -21,6 +22,9 @@ def main() -> None:
     parser.add_argument('--part', choices=['model', 'detector', 'backbone'], default='model')
     parser.add_argument(
         '--runtime', choices=RUNTIMES, default='onnxruntime', help='in which the file is compared'
+    )
+    parser.add_argument(
+        '--int8', metavar='FOLDER', help='weights and maps in 8 bits, ranges from these photos'
     )
     parser.add_argument('--image', help='a photo to compare a detector on')
     add_shape(parser, 'traced at this size')
@@ -35,6 +39,9 @@ def main() -> None:
         checkpoint = None if args.checkpoint == 'none' else args.checkpoint
         if args.part == 'detector' or (args.part == 'model' and cfg.default_scope == 'mmdet'):
             from bnet_mm.deploy.detectors import export_detector
+
+            if args.int8:
+                raise InputError('--int8 is for segmentors, classifiers and --part backbone')
 
             found = export_detector(cfg, checkpoint, args.out, args.shape, args.image, args.runtime)
             agrees = 'onnxruntime is not installed: not compared'
@@ -54,6 +61,7 @@ def main() -> None:
             free_size=not args.static,
             dynamo=HAS_DYNAMO_ONNX and not args.no_dynamo,
             runtime=args.runtime,
+            int8=args.int8,
         )
     checked = (
         'onnxruntime is not installed: not compared'
@@ -61,6 +69,12 @@ def main() -> None:
         else f'{args.runtime} differs by {written.difference:.1e} of the largest value'
     )
     print(f'{written.path}: {", ".join(written.outputs)}; {checked}')
+    if written.cost:
+        cost = written.cost
+        kept = '' if cost.same is None else f'{cost.same:.1%} keep their class, '
+        print(
+            f'8 bits: on {cost.photos} photos {kept}outputs differ by {cost.error:.1%} on average'
+        )
 
 
 if __name__ == '__main__':

@@ -13,10 +13,12 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from bnet_mm.checkpoint.atomic import write_whole
+from bnet_mm.deploy.quantized import Cost, photos_in, quantize
 from bnet_mm.deploy.runtimes import run_graph
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
+from bnet_mm.openmmlab.pictures import preprocessed, read_image, resized
 from bnet_mm.openmmlab.running import input_channels, input_shape
 
 # Largest difference of a value, relative to the largest value.
@@ -34,12 +36,14 @@ class Export:
         difference: largest difference of the runtime from torch, relative; None where onnxruntime
             is not installed. Of a detector, of the scores.
         compared: how many detections were compared, of a detector.
+        cost: what 8 bits changed, where they were asked for.
     """
 
     path: Path
     outputs: list[str]
     difference: float | None
     compared: int | None = None
+    cost: Cost | None = None
 
 
 def export_onnx(
@@ -51,6 +55,7 @@ def export_onnx(
     free_size: bool = True,
     dynamo: bool = HAS_DYNAMO_ONNX,
     runtime: str = 'onnxruntime',
+    int8: str | Path | None = None,
 ) -> Export:
     """Writes the model of `cfg` as ONNX.
 
@@ -68,6 +73,8 @@ def export_onnx(
         dynamo: torch's present exporter, the default where it is (since torch 2.6); False for the
             one before it.
         runtime: one of `RUNTIMES`, in which the file is compared.
+        int8: a folder of photos; the file has weights and maps in 8 bits then, with ranges as on
+            these, at the size of `shape`.
 
     Raises:
         InputError: something of this cannot be used, the exporter does not know the model, or
@@ -79,7 +86,8 @@ def export_onnx(
             f'torch {torch.__version__} has the older exporter alone: say dynamo=False'
         )
     check_packages(dynamo)
-    net, outputs = _network(cfg, checkpoint, part)
+    photos = [] if int8 is None else photos_in(int8)
+    net, outputs, whole = _network(cfg, checkpoint, part)
     height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
     channels = input_channels(net)
@@ -107,8 +115,25 @@ def export_onnx(
                 )
             differences.append(difference)
 
-    write_file(out, write_and_compare)
-    return Export(out, outputs, None if None in differences else max(differences))
+    costs = []
+
+    def write(file: Path) -> None:
+        write_and_compare(file)
+        if photos:
+            images = [
+                preprocessed(resized(read_image(photo, channels), (height, width)), whole)
+                for photo in photos
+            ]
+            whole_file = file.with_name(f'{file.name}.float32')
+            file.replace(whole_file)
+            try:
+                costs.append(quantize(whole_file, file, images, isinstance(net, _Logits)))
+            finally:
+                whole_file.unlink()
+
+    write_file(out, write)
+    largest = None if None in differences else max(differences)
+    return Export(out, outputs, largest, cost=costs[0] if costs else None)
 
 
 def onnx_file(out: str | Path) -> Path:
@@ -142,7 +167,9 @@ def check_packages(dynamo: bool) -> None:
             ) from error
 
 
-def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module, list[str]]:
+def _network(
+    cfg: Config, checkpoint: str | None, part: str
+) -> tuple[nn.Module, list[str], nn.Module]:
     scope = cfg.get('default_scope')
     if part == 'model' and scope not in WHOLE_MODELS:
         raise InputError(
@@ -155,9 +182,9 @@ def _network(cfg: Config, checkpoint: str | None, part: str) -> tuple[nn.Module,
         model, _ = load_model(cfg, checkpoint, part='backbone' if part == 'backbone' else '')
     if part == 'backbone':
         model.backbone.eval()  # which returns nothing
-        return model.backbone, []
+        return model.backbone, [], model
     # A wrapper is born in training mode, and the older exporter gives its mode to all inside it.
-    return _Logits(model).eval(), ['logits']
+    return _Logits(model).eval(), ['logits'], model
 
 
 class _Logits(nn.Module):

@@ -14,6 +14,7 @@ from bnet_mm.openmmlab.libraries import LIBRARIES, library_of
 if TYPE_CHECKING:
     import numpy as np
 
+SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.npy', '.png', '.tif', '.tiff', '.webp'}
 # How the libraries' preprocessors call that they turn BGR into RGB.
 TO_RGB = ('_channel_conversion', 'channel_conversion', 'to_rgb')
 
