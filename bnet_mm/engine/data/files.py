@@ -76,7 +76,7 @@ def _check_existence(cfg: Config, stage: str, gone: str | None) -> None:
             _require(path, f'{where}.ann_file', dataset)
         for key, folder in _folders(dataset).items():
             # Some libraries' configs name folders that their datasets never read.
-            if gone is None or str(folder) in gone:
+            if gone is not None and str(folder) in gone:
                 _require(folder, f'{where}.data_prefix.{key}'.rstrip('.'), dataset)
     evaluators = cfg.get(f'{stage}_evaluator')
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
@@ -162,15 +162,19 @@ def _check_lines(listed: Path, problem_of: Callable[[int, str], str | None]) -> 
         raise InputError(f'{listed} cannot be read: {error.strerror}') from error
     if not any(line.strip() for line in lines):
         raise InputError(f'{listed} is empty: it should list one sample a line')
-    end = END.get()
     for number, line in enumerate(map(str.strip, lines), 1):
-        if end is not None and time.monotonic() > end:
+        if _time_is_over():
             return
         if not line:  # the libraries would take it for a sample without a name
             raise InputError(f'{listed}, line {number} is blank; remove it')
         problem = problem_of(number, line)
         if problem:
             raise InputError(f'{listed}, line {number} ({line!r}): {problem}')
+
+
+def _time_is_over() -> bool:
+    end = END.get()
+    return end is not None and time.monotonic() > end
 
 
 def _first(problems: Iterable[str | None]) -> str | None:
@@ -216,11 +220,13 @@ def _check_masks(dataset: dict, where: str, kind: type) -> None:
                 _missing(folders[key] / f'{name}{suffixes[key]}') for key in sorted(keys)
             ),
         )
-    elif 'img_path' in folders and not any(folders['img_path'].rglob(f'*{suffixes["img_path"]}')):
-        raise InputError(
-            f'{where}: below {folders["img_path"]} there is no image whose name ends in '
-            f'{suffixes["img_path"]}'
-        )
+    elif 'img_path' in folders:
+        folder, suffix = folders['img_path'], suffixes['img_path']
+        _require(folder, f'{where}.data_prefix.img_path', dataset, Path.is_dir)
+        if not any(folder.rglob(f'*{suffix}')):
+            raise InputError(
+                f'{where}: below {folder} there is no image whose name ends in {suffix}'
+            )
 
 
 def _check_clips(dataset: dict, cfg: Config, frames: bool) -> None:
@@ -321,6 +327,8 @@ def _check_class_folders(
             f'{where}: {folder} has {len(found)} folders, one for each class, and the model '
             f'num_classes={head}: set model.head.num_classes={len(found)}'
         )
-    empty = next((name for name in found if not any(islice((folder / name).rglob('*'), 1))), None)
-    if empty:
-        raise InputError(f'{where}: {folder / empty} is empty; it should hold images of a class')
+    for name in found:
+        if _time_is_over():
+            return
+        if not any(islice((folder / name).rglob('*'), 1)):
+            raise InputError(f'{where}: {folder / name} is empty; it should hold images of a class')
