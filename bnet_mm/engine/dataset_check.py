@@ -62,7 +62,8 @@ def _findings(runner: Runner, built: dict[str, object]) -> list[Finding]:
         found = [Finding(text, 'train') for text in class_findings(runner.cfg, built)]
         found += look_at_annotations(runner.cfg, tuple(built), (end - time.monotonic()) / 2)
         for stage in built:
-            problem = explain_lists(runner.cfg, stage, time.monotonic() + SECONDS / 8)
+            now = time.monotonic()
+            problem = explain_lists(runner.cfg, stage, now + max(0.0, end - now) / 4)
             found += [Finding(problem, stage)] if problem else []
         samples = [(stage, leaf) for stage, whole in built.items() for leaf in leaves(whole)]
         found += look(samples, max(0.0, end - time.monotonic()))
