@@ -67,6 +67,11 @@ if ! "$python" -m pip install --no-input --no-deps -c $here/constraints.txt mmde
   say 'mmdeploy has no wheel for this machine: whole detectors are not exported to ONNX here'
 fi
 
+# Runtimes that exports are compared in, beside onnxruntime; tests of them are skipped where they are not.
+if ! install openvino nncf >>$log 2>&1; then
+  say 'openvino and nncf have no wheels for this machine: exports are compared in onnxruntime alone'
+fi
+
 # A machine without a desktop lacks the libraries that OpenCV's windows need; the headless build reads and draws the same.
 if ! "$python" -c 'import cv2' 2>/dev/null; then
   opencv=$(sed -n 's/^opencv-python==//p' $here/constraints.txt)

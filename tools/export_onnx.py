@@ -11,8 +11,8 @@ from bnet_mm.deploy.onnx import export_onnx
 from bnet_mm.deploy.runtimes import RUNTIMES
 from bnet_mm.engine.command_line import add_shape, config_parser, parsed
 from bnet_mm.engine.config import load_config
-from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
+from bnet_mm.reports.deployment import export_lines
 
 
 def main() -> None:
@@ -40,41 +40,23 @@ def main() -> None:
         if args.part == 'detector' or (args.part == 'model' and cfg.default_scope == 'mmdet'):
             from bnet_mm.deploy.detectors import export_detector
 
-            if args.int8:
-                raise InputError('--int8 is for segmentors, classifiers and --part backbone')
-
-            found = export_detector(cfg, checkpoint, args.out, args.shape, args.image, args.runtime)
-            agrees = 'onnxruntime is not installed: not compared'
-            if found.difference is not None:
-                agrees = (
-                    f'{args.runtime} finds the same {found.compared} detections, scores differ by '
-                    f'{found.difference:.1e}'
-                )
-            print(f'{found.path}: {", ".join(found.outputs)}, for one image of this size; {agrees}')
-            return
-        written = export_onnx(
-            cfg,
-            checkpoint,
-            args.out,
-            part=args.part,
-            shape=args.shape,
-            free_size=not args.static,
-            dynamo=HAS_DYNAMO_ONNX and not args.no_dynamo,
-            runtime=args.runtime,
-            int8=args.int8,
-        )
-    checked = (
-        'onnxruntime is not installed: not compared'
-        if written.difference is None
-        else f'{args.runtime} differs by {written.difference:.1e} of the largest value'
-    )
-    print(f'{written.path}: {", ".join(written.outputs)}; {checked}')
-    if written.cost:
-        cost = written.cost
-        kept = '' if cost.same is None else f'{cost.same:.1%} keep their class, '
-        print(
-            f'8 bits: on {cost.photos} photos {kept}outputs differ by {cost.error:.1%} on average'
-        )
+            written = export_detector(
+                *(cfg, checkpoint, args.out, args.shape, args.image, args.runtime, args.int8)
+            )
+        else:
+            written = export_onnx(
+                cfg,
+                checkpoint,
+                args.out,
+                part=args.part,
+                shape=args.shape,
+                free_size=not args.static,
+                dynamo=HAS_DYNAMO_ONNX and not args.no_dynamo,
+                runtime=args.runtime,
+                int8=args.int8,
+            )
+    for line in export_lines(written, args.runtime):
+        print(line)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from bnet_mm.deploy.onnx import (
     onnx_file,
     write_file,
 )
+from bnet_mm.deploy.quantized import Photos, quantize
 from bnet_mm.deploy.rewriters import OPSET, rewritten
-from bnet_mm.deploy.runtimes import run_graph
+from bnet_mm.deploy.runtimes import graph_to_compare
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
@@ -90,6 +92,7 @@ def export_detector(
     shape: tuple[int, int] | None = None,
     image: str | Path | None = None,
     runtime: str = 'onnxruntime',
+    int8: str | Path | None = None,
 ) -> Export:
     """Writes a whole detector as ONNX: an image in, boxes, scores, labels and masks out.
 
@@ -106,6 +109,8 @@ def export_detector(
         image: a photo to compare on, where each detection must have its counterpart. By default it
             is random values, of which some detections change with the last bit of a score.
         runtime: one of `RUNTIMES`, in which the file is compared.
+        int8: a folder of photos; weights and maps are in 8 bits then, with ranges as on these, up
+            to the last layers of the heads and the postprocessing.
 
     Raises:
         InputError: something of this cannot be used, mmdeploy does not know the model, or
@@ -134,10 +139,10 @@ def export_detector(
         with rewritten(folded.model, folded.outputs) as patched:
             _export(Detections(patched, size).eval(), compared_on, file)
         check_operators(file)
-        theirs = run_graph(file, compared_on, runtime)
-        if theirs is None:
+        graph = graph_to_compare(file, runtime)
+        if graph is None:
             return
-        agreements.append(agreement(expected, tuple(theirs)))
+        agreements.append(agreement(expected, tuple(graph(compared_on))))
         lacking, compared = agreements[0].lacking, agreements[0].compared
         if lacking > most * compared:
             raise InputError(
@@ -146,9 +151,15 @@ def export_detector(
                 + ('' if image else '. Give a photo of what it was trained on (--image)')
             )
 
-    write_file(out, write_and_compare)
+    photos = None if int8 is None else Photos(int8, model, channels, size)
+    cost = write_file(
+        out,
+        write_and_compare,
+        photos and (lambda file, small: quantize(file, small, photos, same_finds, runtime)),
+    )
     worst = max((found.score for found in agreements), default=None)
-    return Export(out, trained.outputs, worst, sum(found.compared for found in agreements))
+    compared = sum(found.compared for found in agreements)
+    return Export(out, trained.outputs, worst, compared, cost)
 
 
 def _export(detections: Detections, image: Tensor, file: Path) -> None:
@@ -220,3 +231,30 @@ def _found_in(these: tuple[Tensor, ...], those: tuple[Tensor, ...]) -> Agreement
         else:
             lacking += 1
     return Agreement(len(best), lacking, worst)
+
+
+def same_finds(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[float | None, float]:
+    """Judges detections in 8 bits: those of both above a score of 0.3 are looked for in the other.
+
+    One is found again where the other has one of its label that covers it to more than half
+    (intersection over union), of any score above half of its own.
+
+    Returns:
+        the share that is found again, None where neither has any; and the mean difference of the
+        scores of those, relative to their mean.
+    """
+    from torchvision.ops import box_iou
+
+    found, scores, errors = 0, [], []
+    for these, those in ((before, after), (after, before)):
+        sure = these[1] > SCORE
+        overlap = box_iou(these[0][sure], those[0]) * (these[2][sure, None] == those[2])
+        overlap = overlap * (those[1] > these[1][sure, None] / 2)
+        scores += these[1][sure].tolist()
+        for score, row in zip(these[1][sure], overlap):
+            if len(row) and row.max() > 0.5:
+                found += 1
+                errors.append((those[1][row.argmax()] - score).abs().item())
+    if not scores:
+        return None, 0.0
+    return found / len(scores), sum(errors) / max(len(errors), 1) / (sum(scores) / len(scores))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -13,16 +14,19 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from bnet_mm.checkpoint.atomic import write_whole
-from bnet_mm.deploy.quantized import Cost, photos_in, quantize
-from bnet_mm.deploy.runtimes import run_graph
+from bnet_mm.deploy.fusing import fuse
+from bnet_mm.deploy.operators import operators_of
+from bnet_mm.deploy.pooling import free_pooling
+from bnet_mm.deploy.quantized import Cost, Photos, quantize, same_classes, same_values
+from bnet_mm.deploy.runtimes import graph_to_compare
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
-from bnet_mm.openmmlab.pictures import preprocessed, read_image, resized
 from bnet_mm.openmmlab.running import input_channels, input_shape
 
 # Largest difference of a value, relative to the largest value.
 TOLERANCE = 1e-5
+PROVED_ON = 224  # rows and columns, at most
 WHOLE_MODELS = ('mmseg', 'mmpretrain')
 
 
@@ -59,9 +63,10 @@ def export_onnx(
 ) -> Export:
     """Writes the model of `cfg` as ONNX.
 
-    The input is `(N, C, H, W)`, normalized as the model's data preprocessor does it; the number of
-    images is free. A segmentor gives `logits` `(N, classes, H, W)`, a classifier `(N, classes)`,
-    a backbone its stages.
+    Its norms are folded first (`fuse(plain=True)`), so that a BNET is a depthwise convolution in
+    the graph. The input is `(N, C, H, W)`, normalized as the model's data preprocessor does it; the
+    number of images is free. A segmentor gives `logits` `(N, classes, H, W)`, a classifier
+    `(N, classes)`, a backbone its stages.
 
     Args:
         cfg: a whole config of an image model.
@@ -86,7 +91,6 @@ def export_onnx(
             f'torch {torch.__version__} has the older exporter alone: say dynamo=False'
         )
     check_packages(dynamo)
-    photos = [] if int8 is None else photos_in(int8)
     net, outputs, whole = _network(cfg, checkpoint, part)
     height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
@@ -96,10 +100,15 @@ def export_onnx(
     with torch.no_grad():
         count = len(_as_tuple(net(example)))
     outputs = outputs or [f'stage{i}' for i in range(1, count + 1)]
+    # Folded on a part of it: the proof keeps all maps in float64.
+    folded = fuse(net, example[:1, :, :PROVED_ON, :PROVED_ON], plain=True)
     differences = []
+    photos = None if int8 is None else Photos(int8, whole, channels, (height, width))
+    judge = same_classes if isinstance(net, _Logits) else same_values
 
     def write_and_compare(file: Path) -> None:
-        _export(net, example, file, outputs, free_size, dynamo)
+        _export(folded, example, file, outputs, free_size, dynamo)
+        check_operators(file)
         sizes = [(1, height, width)]
         if free_size:
             sizes.append((3, height + 33, width + 31))
@@ -115,25 +124,13 @@ def export_onnx(
                 )
             differences.append(difference)
 
-    costs = []
-
-    def write(file: Path) -> None:
-        write_and_compare(file)
-        if photos:
-            images = [
-                preprocessed(resized(read_image(photo, channels), (height, width)), whole)
-                for photo in photos
-            ]
-            whole_file = file.with_name(f'{file.name}.float32')
-            file.replace(whole_file)
-            try:
-                costs.append(quantize(whole_file, file, images, isinstance(net, _Logits)))
-            finally:
-                whole_file.unlink()
-
-    write_file(out, write)
+    cost = write_file(
+        out,
+        write_and_compare,
+        photos and (lambda file, small: quantize(file, small, photos, judge, runtime)),
+    )
     largest = None if None in differences else max(differences)
-    return Export(out, outputs, largest, cost=costs[0] if costs else None)
+    return Export(out, outputs, largest, cost=cost)
 
 
 def onnx_file(out: str | Path) -> Path:
@@ -148,12 +145,35 @@ def onnx_file(out: str | Path) -> Path:
     return out
 
 
-def write_file(out: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` write a file that appears whole or not at all."""
+def write_file(
+    out: Path,
+    write: Callable[[Path], None],
+    shrink: Callable[[Path, Path], Cost] | None = None,
+) -> Cost | None:
+    """Lets `write` write a file that appears whole or not at all.
+
+    Args:
+        out: the file.
+        write: writes the graph in float32.
+        shrink: makes another file of that one, which is the one to keep, and says what it costs.
+    """
+    costs = []
+
+    def write_and_shrink(file: Path) -> None:
+        write(file)
+        if shrink is not None:
+            whole = file.with_name(f'{file.name}.float32')
+            file.replace(whole)
+            try:
+                costs.append(shrink(whole, file))
+            finally:
+                whole.unlink()
+
     try:
-        write_whole(out, write)
+        write_whole(out, write_and_shrink)
     except OSError as error:
         raise InputError(f'{out} cannot be written: {error.strerror or error}') from error
+    return costs[0] if costs else None
 
 
 def check_packages(dynamo: bool) -> None:
@@ -220,9 +240,10 @@ def _export(
         if HAS_DYNAMO_ONNX:
             options['dynamo'] = False
     try:
-        torch.onnx.export(
-            net, (example,), str(file), input_names=['input'], output_names=outputs, **options
-        )
+        with free_pooling(net) if free_size else nullcontext():
+            torch.onnx.export(
+                net, (example,), str(file), input_names=['input'], output_names=outputs, **options
+            )
     except Exception as error:
         # The exporters raise a class of their own for each kind of thing they do not know.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -231,9 +252,15 @@ def _export(
 
 
 def _difference(net: nn.Module, inputs: Tensor, file: Path, runtime: str) -> float | None:
-    theirs = run_graph(file, inputs, runtime)
-    if theirs is None:
+    graph = graph_to_compare(file, runtime)
+    if graph is None:
         return None
+    try:
+        theirs = graph(inputs)
+    except InputError as error:
+        raise InputError(
+            f'{error}; nothing was written. If the model has no free size in ONNX, say --static'
+        ) from error
     with torch.no_grad():
         ours = _as_tuple(net(inputs))
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(theirs, ours))
@@ -241,13 +268,11 @@ def _difference(net: nn.Module, inputs: Tensor, file: Path, runtime: str) -> flo
 
 def check_operators(file: Path) -> None:
     """Raises InputError where a file has operators that are not ONNX's own."""
-    import onnx
-
-    own = {node.op_type for node in onnx.load(str(file)).graph.node if node.domain}
+    own = sorted(name.partition('::')[2] for name in operators_of(file) if '::' in name)
     if own:
         raise InputError(
-            f'this model needs operators that ONNX has not ({", ".join(sorted(own))}), and a '
-            f'runtime would need them built in: say --part backbone'
+            f'this model needs operators that ONNX has not ({", ".join(own)}), and a '
+            f'runtime would need them built in'
         )
 
 

@@ -1,7 +1,8 @@
-"""The runtimes in which a written graph is compared with the model."""
+"""The runtimes in which a written graph is run: compared with the model, or put in its place."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
@@ -12,60 +13,109 @@ from torch import Tensor
 from bnet_mm.errors import InputError
 
 
-def run_graph(file: Path, inputs: Tensor, runtime: str = 'onnxruntime') -> list[Tensor] | None:
-    """Returns what a runtime makes of a file's only input, on the CPU, in float32.
+@dataclass(frozen=True)
+class Graph:
+    """A file that a runtime has read.
+
+    Attributes:
+        runtime: its name.
+        size: height and width of the images it takes; None where they are free.
+        outputs: names of what it gives.
+        compute: from the array of the only input to those of the outputs.
+    """
+
+    runtime: str
+    size: tuple[int, int] | None
+    outputs: list[str]
+    compute: Callable[[np.ndarray], list[np.ndarray]]
+
+    def __call__(self, inputs: Tensor) -> list[Tensor]:
+        """Returns the outputs on the CPU.
+
+        Raises:
+            InputError: the runtime cannot run the graph for images of this size.
+        """
+        try:
+            found = self.compute(inputs.cpu().numpy())
+        except Exception as error:  # the runtimes have a class for each failure, and no base
+            height, width = inputs.shape[2:]
+            hint = '' if self.size is None else f'; its images are of {self.size[0]}x{self.size[1]}'
+            raise InputError(
+                f'{self.runtime} cannot run the graph for images of {height}x{width} '
+                f'({_reason(error)}){hint}'
+            ) from error
+        return [torch.from_numpy(np.array(part)) for part in found]
+
+
+def read_graph(file: str | Path, runtime: str = 'onnxruntime', threads: int | None = None) -> Graph:
+    """Returns the graph of a file, to be computed on the CPU in float32 where it is not in 8 bits.
 
     Args:
         file: ONNX.
-        inputs: of the shape that the graph takes.
         runtime: one of `RUNTIMES`.
-
-    Returns:
-        the outputs in order; None where onnxruntime, the default, is not installed.
+        threads: how many it may use; as many as it likes by default.
 
     Raises:
-        InputError: the runtime cannot run the graph, or another one is not installed.
+        InputError: the runtime is not installed, or cannot read the file.
     """
     try:
-        run = RUNTIMES[runtime](file)
+        return RUNTIMES[runtime](str(file), threads)
     except ImportError as error:
-        if runtime == 'onnxruntime':
-            return None
         raise InputError(f'{runtime} is not installed: pip install {runtime}') from error
     except Exception as error:  # the runtimes have a class for each kind of failure, and no base
-        raise InputError(f'{runtime} cannot read the graph ({_reason(error)})') from error
-    try:
-        found = run(inputs.numpy())
-    except Exception as error:
-        raise InputError(
-            f'{runtime} cannot run the graph for images of {inputs.shape[2]}x{inputs.shape[3]} '
-            f'({_reason(error)}); nothing was written. A model with pooling to fixed numbers of '
-            f'cells has no free size in ONNX: say --static'
-        ) from error
-    return [torch.from_numpy(np.array(part)) for part in found]
+        raise InputError(f'{runtime} cannot read {file} ({_reason(error)})') from error
 
 
-def _onnxruntime(file: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def graph_to_compare(file: Path, runtime: str) -> Graph | None:
+    """Returns the graph of a file; None where onnxruntime, the default, is not installed."""
+    if runtime == 'onnxruntime':
+        try:
+            __import__(runtime)
+        except ImportError:
+            return None
+    return read_graph(file, runtime)
+
+
+def _onnxruntime(file: str, threads: int | None) -> Graph:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    return lambda image: session.run(None, {'input': image})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+    shape = [side if isinstance(side, int) else None for side in session.get_inputs()[0].shape]
+    name = session.get_inputs()[0].name
+    outputs = [output.name for output in session.get_outputs()]
+    return Graph(
+        'onnxruntime', _size(shape), outputs, lambda image: session.run(None, {name: image})
+    )
 
 
-def _openvino(file: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _openvino(file: str, threads: int | None) -> Graph:
     import openvino
 
     # By default it computes in bfloat16 where the processor can.
-    options = {'INFERENCE_PRECISION_HINT': 'f32'}
-    model = openvino.Core().compile_model(str(file), 'CPU', options)
-    return lambda image: list(model(image).values())
+    options: dict = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
+    if threads:
+        options['INFERENCE_NUM_THREADS'] = threads
+    model = openvino.Core().compile_model(file, 'CPU', options)
+    shape = [side.get_length() if side.is_static else None for side in model.input().partial_shape]
+    outputs = [output.any_name for output in model.outputs]
+    request = model.create_infer_request()
+    return Graph(
+        'openvino', _size(shape), outputs, lambda image: list(request.infer([image]).values())
+    )
+
+
+def _size(shape: list[int | None]) -> tuple[int, int] | None:
+    height, width = shape[2:]
+    return None if height is None or width is None else (height, width)
 
 
 def _reason(error: Exception) -> str:
     return ' '.join(str(error).split())[:200]
 
 
-RUNTIMES: dict[str, Callable[[Path], Callable[[np.ndarray], list[np.ndarray]]]] = {
+RUNTIMES: dict[str, Callable[[str, int | None], Graph]] = {
     'onnxruntime': _onnxruntime,
     'openvino': _openvino,
 }

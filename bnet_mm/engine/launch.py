@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from typing import Callable
 from urllib.error import URLError
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from bnet_mm.checkpoint import latest_checkpoint
 from bnet_mm.engine.additions import add_to_config
@@ -48,14 +51,21 @@ def train(cfg: Config, resume: str | None = None) -> Runner:
     return runner
 
 
-def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False) -> dict:
+def test(
+    cfg: Config,
+    checkpoint: str | None,
+    out: str | None = None,
+    tta: bool = False,
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> dict:
     """Evaluates a checkpoint on the test set of `cfg` and returns the metrics.
 
     Args:
         cfg: a whole config, from `bnet_mm.engine.config.load_config`.
-        checkpoint: file or URL of the weights.
+        checkpoint: file or URL of the weights; None for those that `prepare` brings.
         out: a `.pkl` file for the predictions.
         tta: test with the config's `tta_model` and `tta_pipeline`, or mmdet's flip.
+        prepare: what is done to the model before it predicts.
 
     Raises:
         InputError: something that the run needs is missing or wrong.
@@ -69,11 +79,14 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, tta: bool = False
         make_folder(Path(out).parent, f'--out {out}: its folder')
     if tta:
         _set_tta(cfg)
-    with _input_errors(cfg, {checkpoint: 'the argument CHECKPOINT'}):
+    weights = {} if checkpoint is None else {checkpoint: 'the argument CHECKPOINT'}
+    with _input_errors(cfg, weights):
         add_to_config(cfg, training=False)
         runner = _build_runner(cfg)
         if out is not None:
             runner.test_evaluator.metrics.append(_dump_results(cfg, out))
+        if prepare is not None:
+            prepare(runner.model.module if is_model_wrapper(runner.model) else runner.model)
         return runner.test()
 
 

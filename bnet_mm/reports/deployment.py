@@ -1,11 +1,16 @@
-"""Folded norms as a table."""
+"""Folded norms as a table, and what is said of a written graph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from bnet_mm.deploy.operators import lacking
 from bnet_mm.deploy.structure import Fusion
 from bnet_mm.reports.table import Table
+
+if TYPE_CHECKING:
+    from bnet_mm.deploy.onnx import Export
 
 
 def fusion_tables(fusion: Fusion) -> Iterator[Table | str]:
@@ -22,3 +27,30 @@ def fusion_tables(fusion: Fusion) -> Iterator[Table | str]:
         if reasons:
             yield Table((title, 'because'), list(reasons.items()))
     yield f'outputs differ by {fusion.difference:.1e} of the largest value at most'
+
+
+def export_lines(export: Export, runtime: str) -> Iterator[str]:
+    """Yields what was written, what a runtime found in it, and what other runtimes lack for it."""
+    if export.difference is None:
+        agrees = f'{runtime} is not installed: not compared'
+    elif export.compared is not None:
+        agrees = (
+            f'for one image of this size; {runtime} finds the same {export.compared} detections, '
+            f'scores differ by {export.difference:.1e}'
+        )
+    else:
+        agrees = f'{runtime} differs by {export.difference:.1e} of the largest value'
+    yield f'{export.path}: {", ".join(export.outputs)}; {agrees}'
+    if export.cost is not None:
+        cost = export.cost
+        what = 'detections are found again' if export.compared is not None else 'keep their class'
+        same = '' if cost.same is None else f'{cost.same:.1%} {what}, '
+        of_what = 'scores' if export.compared is not None else 'outputs'
+        yield (
+            f'8 bits: on {cost.photos} photos {same}{of_what} differ by {cost.error:.1%} on '
+            f'average. The metric of the test set: tools/test.py CONFIG {export.path} --runtime '
+            f'{runtime}'
+        )
+    for name, operators in lacking(export.path).items():
+        said = f'lacks {", ".join(operators)}' if operators else 'has all operators of the graph'
+        yield f'not run: the list of {name} {said}'

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from bnet_mm.deploy import detectors, rewriters
-from bnet_mm.deploy.detectors import agreement, export_detector
-from bnet_mm.deploy.runtimes import run_graph
+from bnet_mm.deploy.detectors import agreement, export_detector, same_finds
+from bnet_mm.deploy.runtimes import read_graph
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import build_model
@@ -96,7 +98,7 @@ def test_detectors_find_the_same(kind, tmp_path):
     image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         ours = detectors.Detections(model.eval(), SIZE).eval()(image)
-    theirs = tuple(run_graph(out, image))
+    theirs = tuple(read_graph(out)(image))
     same = agreement(ours, theirs)
     assert same.lacking <= 0.1 * same.compared
     assert [part.shape for part in theirs] == [part.shape for part in ours]
@@ -137,4 +139,38 @@ def test_openvino_finds_the_same(tmp_path):
 def test_a_runtime_that_is_not_installed_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'openvino', None)
     with pytest.raises(InputError, match='openvino is not installed: pip install openvino'):
-        run_graph(tmp_path / 'x.onnx', torch.zeros(1, 3, 8, 8), 'openvino')
+        read_graph(tmp_path / 'x.onnx', 'openvino')
+
+
+@needs_mmdeploy
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_eight_bits(runtime, tmp_path):
+    if runtime == 'openvino':
+        pytest.importorskip('nncf')
+    cfg = detector('FasterRCNN')
+    torch.save({'state_dict': spread_out(build_model(cfg))}, tmp_path / 'model.pth')
+    (tmp_path / 'photos').mkdir()
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 255, (*SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'photos/{i}.png')
+    out = tmp_path / 'small.onnx'
+    options = dict(runtime=runtime, int8=tmp_path / 'photos')
+    written = export_detector(cfg, tmp_path / 'model.pth', out, SIZE, **options)
+    assert written.cost.photos == 2 and written.cost.error < 0.5
+    # Backbone, neck and heads; the last convolutions and the postprocessing are as they were.
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(str(out)).graph.node]
+    assert kinds.count('QuantizeLinear') > 20 and 'NonMaxSuppression' in kinds
+
+
+def test_what_counts_as_found_again():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 20]])
+    before = (boxes, torch.tensor([0.8, 0.4]), torch.tensor([1, 2]))
+    assert same_finds(before, before) == (1.0, 0.0)
+    moved = (boxes + 1, torch.tensor([0.8, 0.35]), torch.tensor([1, 2]))
+    assert same_finds(before, moved)[0] == 1.0 and 0 < same_finds(before, moved)[1] < 0.1
+    assert same_finds(before, tuple(part[:1] for part in before))[0] == pytest.approx(2 / 3)
+    assert same_finds(before, (*before[:2], torch.tensor([3, 3])))[0] == 0.0
+    none = tuple(part[:0] for part in before)
+    assert same_finds(none, none) == (None, 0.0)
