@@ -3,8 +3,10 @@
 tools/benchmark.py
 tools/benchmark.py --only layers --k 3 5 7 --plot cost.png
 tools/benchmark.py --only inference --config configs/faster_rcnn_r50_bnet5_fpn_1x.py --json
+tools/benchmark.py --only runtimes --runtimes onnxruntime openvino --int8 --batch 1
 
-Layers need torch alone, training torchvision, and inference the OpenMMLab libraries.
+Layers need torch alone, training torchvision, runtimes onnx and themselves, and inference the
+OpenMMLab libraries.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ import torch
 
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
+from bnet_mm.deploy.runtimes import RUNTIMES
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.errors import InputError
 from bnet_mm.kernels import use
 from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw
 from bnet_mm.reports.table import as_markdown, show
 
-PARTS = ('layers', 'training', 'inference')
+PARTS = ('layers', 'training', 'inference', 'runtimes')
 DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -45,8 +48,14 @@ def main() -> None:
         help="a layer's feature map (default: a ResNet-50's last norms at 1333x800)",
     )
     parser.add_argument('--formats', nargs='+', choices=layers.FORMATS, help='memory formats')
-    parser.add_argument('--model', default='resnet50', help='torchvision classifier to train')
-    parser.add_argument('--batch', type=positive, default=8, help='images of a training step')
+    parser.add_argument(
+        '--model', default='resnet50', help='torchvision classifier to train, or to deploy'
+    )
+    parser.add_argument(
+        '--runtimes', nargs='+', choices=RUNTIMES, default=['onnxruntime'], help='to deploy it to'
+    )
+    parser.add_argument('--int8', action='store_true', help='there in 8 bits, too')
+    parser.add_argument('--batch', type=positive, default=8, help='images of a step, or of a run')
     add_shape(parser, 'height and width of images')
     parser.add_argument('--rounds', type=positive, default=9, help='times of each job')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
@@ -106,6 +115,14 @@ def main() -> None:
             cfg = load_config(args.config, args.cfg_options)
             of_models += inference(
                 cfg, Path(args.config).stem, sizes, args.shape, formats, args.rounds, args.device
+            )
+        if 'runtimes' in parts:
+            _progress(f'{args.model} in {", ".join(args.runtimes)}')
+            from bnet_mm.benchmark.runtimes import in_runtimes
+
+            shape = (args.batch, 3, *(args.shape or (224, 224)))
+            of_models += in_runtimes(
+                args.model, sizes, shape, args.runtimes, args.int8, args.rounds
             )
         if args.plot:
             draw(of_layers, args.plot, _title(machine))

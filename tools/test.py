@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from bnet_mm.deploy.runtimes import RUNTIMES
+from bnet_mm.deploy.runtimes import GRAPHS, RUNTIMES
 from bnet_mm.deploy.stand_in import stand_in
 from bnet_mm.engine.command_line import add_run_arguments, config_parser, parsed
 from bnet_mm.engine.config import load_config, set_drawing, set_run_options
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
     add_run_arguments(parser)
     with parsed(parser) as args:
-        whole = Path(args.checkpoint).suffix == '.onnx'
+        whole = Path(args.checkpoint).suffix in GRAPHS
         graph = args.checkpoint if whole else args.graph
         checkpoint = None if whole else args.checkpoint
         if whole and args.graph:

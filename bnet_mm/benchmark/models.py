@@ -25,13 +25,14 @@ class ModelRow:
 
     Attributes:
         model: its name.
-        task: 'training step' or 'inference'.
+        task: 'training step', 'inference', or the runtime in which a deployed one is run.
         k: kernel size.
         memory_format: 'contiguous' or 'channels_last'.
         peer: whose time this is: 'BN', 'BNET' or 'two lines', with ' deployed'.
         seconds: median time.
-        over_bn: times over those of the network with batch norm, not deployed.
-        over_bn_deployed: the same over the deployed one; None for a training step.
+        over_bn: times over those of the network with batch norm, not deployed; both are in a
+            runtime.
+        over_bn_deployed: the same over the deployed one; None for a training step, or a runtime.
         memory: bytes kept for the backward pass (on a GPU: the peak); None for inference.
     """
 

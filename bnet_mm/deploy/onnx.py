@@ -107,7 +107,7 @@ def export_onnx(
     judge = same_classes if isinstance(net, _Logits) else same_values
 
     def write_and_compare(file: Path) -> None:
-        _export(folded, example, file, outputs, free_size, dynamo)
+        write_graph(folded, example, file, outputs, free_size, dynamo)
         check_operators(file)
         sizes = [(1, height, width)]
         if free_size:
@@ -223,7 +223,7 @@ class _Logits(nn.Module):
         return F.interpolate(logits, size=size, mode='bilinear', align_corners=align)
 
 
-def _export(
+def write_graph(
     net: nn.Module,
     example: Tensor,
     file: Path,

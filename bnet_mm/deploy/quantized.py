@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -129,7 +131,8 @@ def quantize(
         InputError: the graph cannot be quantized, or a package is not installed.
     """
     try:
-        with warnings.catch_warnings():
+        # What they print of their progress is no part of a tool's answer.
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.simplefilter('ignore')
             QUANTIZERS[runtime](file, out, images)
     except ImportError as error:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bnet_mm.errors import InputError
 
+GRAPHS = ('.onnx', '.xml')  # the last for OpenVINO alone
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -51,7 +53,7 @@ def read_graph(file: str | Path, runtime: str = 'onnxruntime', threads: int | No
     """Returns the graph of a file, to be computed on the CPU in float32 where it is not in 8 bits.
 
     Args:
-        file: ONNX.
+        file: ONNX, or OpenVINO's own `.xml`.
         runtime: one of `RUNTIMES`.
         threads: how many it may use; as many as it likes by default.
 
@@ -81,6 +83,8 @@ def _onnxruntime(file: str, threads: int | None) -> Graph:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    # Threads that wait busily would take the time of whatever runs next: torch, or another graph.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
     shape = [side if isinstance(side, int) else None for side in session.get_inputs()[0].shape]
     name = session.get_inputs()[0].name

@@ -12,6 +12,7 @@ from urllib.error import URLError
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
@@ -65,7 +66,7 @@ def test(
         checkpoint: file or URL of the weights; None for those that `prepare` brings.
         out: a `.pkl` file for the predictions.
         tta: test with the config's `tta_model` and `tta_pipeline`, or mmdet's flip.
-        prepare: what is done to the model before it predicts.
+        prepare: what is done to the model once it has its weights.
 
     Raises:
         InputError: something that the run needs is missing or wrong.
@@ -86,8 +87,18 @@ def test(
         if out is not None:
             runner.test_evaluator.metrics.append(_dump_results(cfg, out))
         if prepare is not None:
-            prepare(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+            runner.register_hook(_Prepare(prepare), priority='LOWEST')
         return runner.test()
+
+
+class _Prepare(Hook):
+    """Changes the model after the weights are loaded, and the other hooks have seen them."""
+
+    def __init__(self, prepare: Callable[[nn.Module], None]):
+        self.prepare = prepare
+
+    def before_test(self, runner: Runner) -> None:
+        self.prepare(runner.model.module if is_model_wrapper(runner.model) else runner.model)
 
 
 def make_folder(path: str | Path, what: str) -> None:

@@ -219,6 +219,23 @@ def test_inference_before_and_after_deployment():
         assert f'| 3 | {peer} |' in result.stdout
 
 
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_deployed_in_runtimes(runtime):
+    for package in ('onnxscript', runtime, *(['nncf'] if runtime == 'openvino' else [])):
+        pytest.importorskip(package)
+    result = run(
+        *('--only', 'runtimes', '--model', 'resnet18', '--runtimes', runtime, '--int8'),
+        *('--shape', '64', '64', '--k', '3', '--batch', '1', '--rounds', '2', '--json'),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)['models']
+    tasks = ('torch', runtime, f'{runtime}, 8 bits')
+    assert [(row['task'], row['peer']) for row in found] == [
+        (task, peer) for task in tasks for peer in (BN, OURS)
+    ]
+    assert all(row['seconds'] > 0 and row['over_bn_deployed'] is None for row in found)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
