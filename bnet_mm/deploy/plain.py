@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import nn
 
 from bnet_mm.deploy.structure import FixedNorm, Taps, is_watched, replace
@@ -132,6 +133,10 @@ def _stock_norm_of(norm: Any) -> nn.Module | None:
         new._buffers[name] = buffer
     for name in ('weight', 'bias'):
         own = norm._parameters.get(name)
+        if own is None and isinstance(new, nn.BatchNorm2d):
+            # Torch's quantization reads the scale of a batch norm without asking for it.
+            start = torch.ones if name == 'weight' else torch.zeros
+            own = nn.Parameter(start(channels).to(norm.running_mean))
         if own is not None:
             new.affine = True
         new.register_parameter(name, own)

@@ -31,6 +31,7 @@ def ours(model: nn.Module) -> list[str]:
 )
 @torch.no_grad()
 def test_networks_of_other_libraries(library, name, trained):
+    torch.manual_seed(0)
     if library == 'timm':
         skip_without('timm')
         import timm
@@ -90,6 +91,24 @@ def test_frozen_batch_norms_are_folded(trained):
         assert len(folded.fusion.folded) == 20 and folded.fusion.left == {}
         x = torch.randn(1, 3, 64, 64)
         torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('before', [True, False])  # a norm that is folded, and one that is not
+def test_torch_s_quantization_takes_norms_that_stay(before, trained):
+    quantize = pytest.importorskip('torch.ao.quantization.quantize_fx')
+    from torch.ao.quantization import get_default_qconfig_mapping
+
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), BNET(8, k=3), nn.ReLU(), nn.Conv2d(8, 4, 1)]
+    model = trained(nn.Sequential(*(layers[:1] + layers[2:] if before else layers)))
+    images = torch.randn(8, 3, 32, 32)
+    plain = fuse(model, images, plain=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        prepared = quantize.prepare_fx(plain, get_default_qconfig_mapping('x86'), (images,))
+        prepared(images)
+        quantized = quantize.convert_fx(prepared)
+    expected, got = model(images), quantized(images)
+    assert (got - expected).abs().mean() < 0.1 * expected.abs().mean()
 
 
 def test_torch_s_quantization_takes_it(trained):
