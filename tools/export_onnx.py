@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         '--int8', metavar='FOLDER', help='weights and maps in 8 bits, ranges from these photos'
     )
+    parser.add_argument('--opset', type=int, help="version of ONNX's operators")
     parser.add_argument('--image', help='a photo to compare a detector on')
     add_shape(parser, 'traced at this size')
     parser.add_argument('--static', action='store_true', help='height and width stay as traced')
@@ -41,7 +42,8 @@ def main() -> None:
             from bnet_mm.deploy.detectors import export_detector
 
             written = export_detector(
-                *(cfg, checkpoint, args.out, args.shape, args.image, args.runtime, args.int8)
+                *(cfg, checkpoint, args.out, args.shape, args.image),
+                *(args.runtime, args.int8, args.opset),
             )
         else:
             written = export_onnx(
@@ -54,6 +56,7 @@ def main() -> None:
                 dynamo=HAS_DYNAMO_ONNX and not args.no_dynamo,
                 runtime=args.runtime,
                 int8=args.int8,
+                opset=args.opset,
             )
     for line in export_lines(written, args.runtime):
         print(line)

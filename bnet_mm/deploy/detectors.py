@@ -15,13 +15,8 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from bnet_mm.deploy.fusing import fuse
-from bnet_mm.deploy.onnx import (
-    Export,
-    check_operators,
-    check_packages,
-    onnx_file,
-    write_file,
-)
+from bnet_mm.deploy.onnx import Export, check_packages, onnx_file, write_file
+from bnet_mm.deploy.operators import check_operators, check_opset
 from bnet_mm.deploy.quantized import Photos, quantize
 from bnet_mm.deploy.rewriters import OPSET, rewritten
 from bnet_mm.deploy.runtimes import graph_to_compare
@@ -93,6 +88,7 @@ def export_detector(
     image: str | Path | None = None,
     runtime: str = 'onnxruntime',
     int8: str | Path | None = None,
+    opset: int | None = None,
 ) -> Export:
     """Writes a whole detector as ONNX: an image in, boxes, scores, labels and masks out.
 
@@ -111,6 +107,7 @@ def export_detector(
         runtime: one of `RUNTIMES`, in which the file is compared.
         int8: a folder of photos; weights and maps are in 8 bits then, with ranges as on these, up
             to the last layers of the heads and the postprocessing.
+        opset: of ONNX's operators, 16 by default, which is the least.
 
     Raises:
         InputError: something of this cannot be used, mmdeploy does not know the model, or
@@ -118,6 +115,7 @@ def export_detector(
     """
     out = onnx_file(out)
     check_packages(dynamo=False)
+    check_opset(opset, OPSET)
     if checkpoint is None:
         model = revert_sync_batchnorm(build_model(cfg))
     else:
@@ -137,7 +135,7 @@ def export_detector(
     def write_and_compare(file: Path) -> None:
         folded = Detections(fuse(model, shape=size, plain=True), size).eval()
         with rewritten(folded.model, folded.outputs) as patched:
-            _export(Detections(patched, size).eval(), compared_on, file)
+            _export(Detections(patched, size).eval(), compared_on, file, opset or OPSET)
         check_operators(file)
         graph = graph_to_compare(file, runtime)
         if graph is None:
@@ -162,7 +160,7 @@ def export_detector(
     return Export(out, trained.outputs, worst, compared, cost)
 
 
-def _export(detections: Detections, image: Tensor, file: Path) -> None:
+def _export(detections: Detections, image: Tensor, file: Path, opset: int) -> None:
     options: dict = dict(dynamo=False) if HAS_DYNAMO_ONNX else {}
     if 'autograd_inlining' in inspect.signature(torch.onnx.export).parameters:
         options['autograd_inlining'] = False  # mmdeploy's operators are functions of autograd
@@ -173,7 +171,7 @@ def _export(detections: Detections, image: Tensor, file: Path) -> None:
                 *(detections, (image,), str(file)),
                 input_names=['input'],
                 output_names=detections.outputs,
-                opset_version=OPSET,
+                opset_version=opset,
                 **options,
             )
     except Exception as error:  # of any kind: mmdeploy's, torch's, the model's

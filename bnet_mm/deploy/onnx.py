@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.deploy.fusing import fuse
-from bnet_mm.deploy.operators import operators_of
+from bnet_mm.deploy.operators import check_operators, check_opset, opset_of
 from bnet_mm.deploy.pooling import free_pooling
 from bnet_mm.deploy.quantized import Cost, Photos, quantize, same_classes, same_values
 from bnet_mm.deploy.runtimes import graph_to_compare
@@ -60,6 +60,7 @@ def export_onnx(
     dynamo: bool = HAS_DYNAMO_ONNX,
     runtime: str = 'onnxruntime',
     int8: str | Path | None = None,
+    opset: int | None = None,
 ) -> Export:
     """Writes the model of `cfg` as ONNX.
 
@@ -80,6 +81,7 @@ def export_onnx(
         runtime: one of `RUNTIMES`, in which the file is compared.
         int8: a folder of photos; the file has weights and maps in 8 bits then, with ranges as on
             these, at the size of `shape`.
+        opset: of ONNX's operators, the exporter's usual one by default.
 
     Raises:
         InputError: something of this cannot be used, the exporter does not know the model, or
@@ -91,6 +93,7 @@ def export_onnx(
             f'torch {torch.__version__} has the older exporter alone: say dynamo=False'
         )
     check_packages(dynamo)
+    check_opset(opset)
     net, outputs, whole = _network(cfg, checkpoint, part)
     height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
@@ -107,7 +110,7 @@ def export_onnx(
     judge = same_classes if isinstance(net, _Logits) else same_values
 
     def write_and_compare(file: Path) -> None:
-        write_graph(folded, example, file, outputs, free_size, dynamo)
+        write_graph(folded, example, file, outputs, free_size, dynamo, opset)
         check_operators(file)
         sizes = [(1, height, width)]
         if free_size:
@@ -230,7 +233,13 @@ def write_graph(
     outputs: list[str],
     free_size: bool,
     dynamo: bool,
+    opset: int | None = None,
 ) -> None:
+    """Writes a network by torch's exporter; see `export_onnx`.
+
+    Raises:
+        InputError: the exporter does not know it, or not that set of operators.
+    """
     free = {0: 'n', 2: 'h', 3: 'w'} if free_size else {0: 'n'}
     if dynamo:
         dynamic = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
@@ -239,6 +248,8 @@ def write_graph(
         options = dict(dynamic_axes={'input': free})
         if HAS_DYNAMO_ONNX:
             options['dynamo'] = False
+    if opset is not None:
+        options['opset_version'] = opset
     try:
         with free_pooling(net) if free_size else nullcontext():
             torch.onnx.export(
@@ -249,6 +260,11 @@ def write_graph(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         hint = ' Its pooling may need a fixed size: say --static.' if free_size else ''
         raise InputError(f'torch cannot export this model ({reason}).{hint}') from error
+    if opset is not None and opset != opset_of(file):
+        raise InputError(
+            f'this exporter cannot write opset {opset} of this model, but {opset_of(file)}: say '
+            f'another, or --no-dynamo for an older one'
+        )
 
 
 def _difference(net: nn.Module, inputs: Tensor, file: Path, runtime: str) -> float | None:
@@ -264,16 +280,6 @@ def _difference(net: nn.Module, inputs: Tensor, file: Path, runtime: str) -> flo
     with torch.no_grad():
         ours = _as_tuple(net(inputs))
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(theirs, ours))
-
-
-def check_operators(file: Path) -> None:
-    """Raises InputError where a file has operators that are not ONNX's own."""
-    own = sorted(name.partition('::')[2] for name in operators_of(file) if '::' in name)
-    if own:
-        raise InputError(
-            f'this model needs operators that ONNX has not ({", ".join(own)}), and a '
-            f'runtime would need them built in'
-        )
 
 
 def _as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
-"""Which runtimes that were not run here say that they have the operators of a graph.
+"""The operators of a graph: which version, whether ONNX's own, and which runtimes have them.
 
-Their own lists, of ONNX operators without a domain:
+Of runtimes that were not run here, by their own lists of ONNX operators without a domain:
 
 - TensorRT 8.5, `docs/operators.md` of onnx/onnx-tensorrt.
 - Core ML by onnxruntime's execution provider (ML programs),
@@ -11,6 +11,8 @@ Their own lists, of ONNX operators without a domain:
 from __future__ import annotations
 
 from pathlib import Path
+
+from bnet_mm.errors import InputError
 
 LISTS = {
     'TensorRT 8.5': """
@@ -56,3 +58,30 @@ def lacking(file: str | Path) -> dict[str, list[str]]:
     """Returns the operators of a graph that are not in the list of a runtime, for each list."""
     found = operators_of(file)
     return {name: sorted(found - set(names.split())) for name, names in LISTS.items()}
+
+
+def check_opset(opset: int | None, least: int = 7) -> None:
+    """Raises InputError for a version of ONNX's operators that cannot be written."""
+    import onnx
+
+    most = onnx.defs.onnx_opset_version()
+    if opset is not None and not least <= opset <= most:
+        raise InputError(f'opset {opset} cannot be written here: name one of {least} to {most}')
+
+
+def opset_of(file: Path) -> int:
+    """Returns which version of ONNX's operators a graph has."""
+    import onnx
+
+    domains = onnx.load(str(file), load_external_data=False).opset_import
+    return next(domain.version for domain in domains if not domain.domain)
+
+
+def check_operators(file: Path) -> None:
+    """Raises InputError where a file has operators that are not ONNX's own."""
+    own = sorted(name.partition('::')[2] for name in operators_of(file) if '::' in name)
+    if own:
+        raise InputError(
+            f'this model needs operators that ONNX has not ({", ".join(own)}), and a '
+            f'runtime would need them built in'
+        )

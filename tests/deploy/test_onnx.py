@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from bnet_mm.deploy.onnx import export_onnx
+from bnet_mm.deploy.operators import opset_of
 from bnet_mm.deploy.runtimes import read_graph
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
@@ -118,6 +119,18 @@ def test_a_layer_that_the_exporter_does_not_know(tmp_path):
     with pytest.raises(InputError, match=r'ONNX has not \(MMCVDeformConv2d\)'):
         export_onnx(cfg, None, tmp_path / 'x.onnx', 'backbone', (128, 128), False, dynamo=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dynamo', [False, pytest.param(True, marks=needs_dynamo_onnx)])
+def test_opsets(dynamo, classifier, tmp_path):
+    out = tmp_path / 'x.onnx'
+    wanted = 20 if dynamo else 13
+    export_onnx(classifier, None, out, dynamo=dynamo, opset=wanted)
+    assert opset_of(out) == wanted
+    for opset in (3, 99):
+        with pytest.raises(InputError, match=f'opset {opset} cannot be written here: name one of'):
+            export_onnx(classifier, None, tmp_path / 'y.onnx', dynamo=dynamo, opset=opset)
+    assert not (tmp_path / 'y.onnx').exists()
 
 
 @pytest.mark.parametrize('package', ['onnx', pytest.param('onnxscript', marks=needs_dynamo_onnx)])
