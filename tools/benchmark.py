@@ -21,7 +21,6 @@ import torch
 
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
-from bnet_mm.deploy.runtimes import RUNTIMES
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.errors import InputError
 from bnet_mm.kernels import use
@@ -29,6 +28,7 @@ from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw
 from bnet_mm.reports.table import as_markdown, show
 
 PARTS = ('layers', 'training', 'inference', 'runtimes')
+RUNTIMES = ('onnxruntime', 'openvino')  # named here, since layers need torch alone
 DTYPES = ('float32', 'bfloat16', 'float16')
 
 
