@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.operators import is_plain_call, transform
-from bnet_mm.kernels.versions import is_autocast_enabled
+from bnet_mm.kernels.versions import is_autocast_enabled, is_compiling
 
 
 def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
@@ -228,7 +228,8 @@ def _for_back_end(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor 
     tensors = [t for t in (input, weight, bias, residual) if t is not None]
     c, k = weight.shape[0], weight.shape[-1]
     return (
-        is_plain_call(*tensors)
+        not is_compiling()  # torch's convolution, which a compiler fuses with what is around it
+        and is_plain_call(*tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         and not is_autocast_enabled(input.device.type)
         and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)

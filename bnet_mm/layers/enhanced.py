@@ -16,12 +16,14 @@ from torch.nn.modules import module as global_hooks
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.backend import choose
-from bnet_mm.kernels.operators import is_plain_call, normalize_transform
+from bnet_mm.kernels.eager import acc_dtype
+from bnet_mm.kernels.operators import is_plain_call, normalize_transform, wants_gradient
 from bnet_mm.kernels.statistics import (
     group_of,
     synchronized_transform,
     update_running_statistics,
 )
+from bnet_mm.kernels.versions import is_autocast_enabled, is_compiling
 from bnet_mm.layers.depthwise import DepthwiseTransform, dirac_kernel
 from bnet_mm.layers.plain import AffineView, BatchNorm2d, Owner, SyncBatchNorm, leaf
 
@@ -242,9 +244,12 @@ class EnhancedNorm(Owner):
         """
         norm, dw = self.norm, self.dw
         if not norm.training and norm.running_mean is not None:
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            invstd = (norm.running_var.to(dtype) + norm.eps).rsqrt()
-            frozen = norm.running_mean.to(dtype), invstd
+            if self._is_for_compiler(x, residual):
+                return dw(norm(x))  # which a compiler fuses with what is around it
+            mean, var = norm.running_mean, norm.running_var
+            if mean.dtype != acc_dtype(x):
+                mean, var = mean.to(acc_dtype(x)), var.to(acc_dtype(x))
+            frozen = mean, (var + norm.eps).rsqrt()
             args = dw.weight, dw.bias, frozen, norm.eps, self.dilation, residual
             return normalize_transform(x, *args)[0]
         group = group_of(norm)
@@ -260,6 +265,16 @@ class EnhancedNorm(Owner):
         if norm.training and norm.track_running_stats and mean is not None and var is not None:
             update_running_statistics(norm, mean, var, count)
         return y
+
+    def _is_for_compiler(self, x: Tensor, residual: Tensor | None) -> bool:
+        weight, bias = self.dw.weight, self.dw.bias
+        return (
+            is_compiling()
+            and residual is None
+            and not wants_gradient(x, weight, bias)
+            and x.dtype == weight.dtype
+            and not is_autocast_enabled(x.device.type)
+        )
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a child; this is how conversions put another norm in the place of `norm`.
