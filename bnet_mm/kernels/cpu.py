@@ -70,6 +70,23 @@ def _has_float16() -> bool:
     return True
 
 
+def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
+    """Tells whether norm and convolution by torch, one by one, are faster in inference.
+
+    They are on small maps and with large kernels, where oneDNN's depthwise convolution does more
+    with what is in the cache; measured on AVX-512 (docs/speed.md). In half precision they would
+    round the map in between, which these kernels do not.
+    """
+    if x.dtype != torch.float32 or k == 1 or dilation != 1:
+        return False
+    n, _, height, width = x.shape
+    if not is_channels_last(x):
+        return x.numel() >= 50_000 and width < (8 if k == 3 else 20)
+    if k == 3:
+        return x.numel() >= 150_000 and width < 8
+    return n * height * width > 256 and x.numel() < 2_400_000
+
+
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """See `Backend.statistics`."""
     x = dense(x)

@@ -59,6 +59,11 @@ def transform(
     return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
 
 
+def torch_is_faster(x: Tensor, k: int, dilation: int) -> bool:
+    """Tells whether torch's norm and convolution, one by one, are the faster way in inference."""
+    return choose(x, k, dilation)[0].is_slower_than_torch(x, k, dilation)
+
+
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Tells whether autograd records what is done with these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -263,3 +263,21 @@ def test_channels_far_from_zero_are_as_exact_as_with_batch_norm(value, spread, m
         (norm(x) - exact).abs().max().item() for norm in (BNET(6, k=3), torch.nn.BatchNorm2d(6))
     ]
     assert errors[0] <= errors[1] + 1e-6
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('shape', [(8, 128, 7, 7), (2, 64, 24, 24)])
+@pytest.mark.parametrize('k', [3, 5, 7])
+def test_inference_is_the_same_by_torch(shape, k, memory_format):
+    """Which of the two computes goes by the size; what is said of it is what is done."""
+    ours = layer(shape[1], k).eval()
+    x = torch.randn(shape).contiguous(memory_format=memory_format)
+    with torch.no_grad():
+        expected = ours.dw(ours.norm(x))
+        found = ours(x)
+        told = 'faster in inference' in ours.computed_by(x)
+        with torch.profiler.profile() as profile:
+            ours(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.is_contiguous(memory_format=memory_format)
+    assert told == any('conv2d' in event.key for event in profile.key_averages())
