@@ -34,11 +34,6 @@ def _frozen(x, weight, bias, mean, invstd, dilation):
     return _laid_out(backend.forward(x, weight, bias, mean, invstd, dilation), x)
 
 
-def _transform(x, weight, bias, dilation, residual, relu):
-    backend, _ = choose(x, weight.shape[-1], dilation)
-    return _laid_out(backend.forward(x, weight, bias, None, None, dilation, residual, relu), x)
-
-
 def _output_shape(x, *_):
     return _empty_like(x)
 
@@ -81,12 +76,6 @@ OPERATORS: dict[str, tuple[Any, Any, str]] = {
         _frozen,
         _output_shape,
         '(Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor invstd, int dilation)'
-        ' -> Tensor',
-    ),
-    'transform': (
-        _transform,
-        _output_shape,
-        '(Tensor x, Tensor weight, Tensor bias, int dilation, Tensor? residual, bool relu)'
         ' -> Tensor',
     ),
     'backward': (

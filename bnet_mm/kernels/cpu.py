@@ -8,6 +8,7 @@ Feature maps are contiguous or channels_last, and copied where they are neither.
 from __future__ import annotations
 
 import ctypes
+import struct
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -24,6 +25,9 @@ LIBRARIES = {'AVX512': '_cpu_avx512', 'AVX2': '_cpu_avx2', 'DEFAULT': '_cpu'}
 name = 'compiled CPU kernels'
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _REDUCE, _INPUT, _FROZEN = 1, 2, 4
+# `Call` in csrc/kernels.cpp: sizes, pointers, flags, eps.
+_TENSORS = 11
+_CALL = struct.Struct(f'=9q{_TENSORS}Qqd')
 
 
 @lru_cache(maxsize=None)
@@ -40,12 +44,8 @@ def library() -> ctypes.CDLL | None:
 
 
 def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    common = [size] * 4 + [number] * 5
-    kernels.bnet_statistics.argtypes = common + [pointer] * 3
-    kernels.bnet_forward.argtypes = common + [pointer] * 7 + [number]
-    kernels.bnet_forward_training.argtypes = common + [pointer] * 8 + [number, ctypes.c_double]
-    kernels.bnet_backward.argtypes = common + [pointer] * 11 + [number]
+    for function in ('statistics', 'forward', 'forward_training', 'backward'):
+        getattr(kernels, f'bnet_{function}').argtypes = [ctypes.c_char_p]
     return kernels
 
 
@@ -70,6 +70,23 @@ def _has_float16() -> bool:
     return True
 
 
+def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
+    """Tells whether norm and convolution by torch, one by one, are faster in inference.
+
+    They are on small maps and with large kernels, where oneDNN's depthwise convolution does more
+    with what is in the cache; measured on AVX-512 (docs/speed.md). In half precision they would
+    round the map in between, which these kernels do not.
+    """
+    if x.dtype != torch.float32 or k == 1 or dilation != 1:
+        return False
+    n, _, height, width = x.shape
+    if not is_channels_last(x):
+        return x.numel() >= 50_000 and width < (8 if k == 3 else 20)
+    if k == 3:
+        return x.numel() >= 150_000 and width < 8
+    return n * height * width > 256 and x.numel() < 2_400_000
+
+
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """See `Backend.statistics`."""
     x = dense(x)
@@ -92,7 +109,7 @@ def forward(
     x = dense(x)
     y = torch.empty_like(x)
     small = _accumulated(x, weight, bias, mean, invstd)
-    _call('forward', x, weight.shape[-1], dilation, x, _like(residual, x), y, *small, relu)
+    _call('forward', x, weight.shape[-1], dilation, x, _like(residual, x), y, *small, flags=relu)
     return y
 
 
@@ -109,7 +126,7 @@ def forward_training(
     x = dense(x)
     y, (mean, var, invstd) = torch.empty_like(x), _per_channel(x, 3)
     tensors = x, _like(residual, x), y, *_accumulated(x, weight, bias), mean, var, invstd
-    _call('forward_training', x, weight.shape[-1], dilation, *tensors, relu, eps)
+    _call('forward_training', x, weight.shape[-1], dilation, *tensors, flags=relu, eps=eps)
     return y, mean, var, invstd
 
 
@@ -171,7 +188,7 @@ def _backward(
     grad_bias, sum_dy = _per_channel(x, 2)
     sums = grad_bias.new_empty(weight.shape), grad_bias, sum_dy
     tensors = _like(grad_output, x), x, grad_x, *small, *sums
-    _call('backward', x, weight.shape[-1], dilation, *tensors, passes)
+    _call('backward', x, weight.shape[-1], dilation, *tensors, flags=passes)
     return sums
 
 
@@ -196,12 +213,28 @@ def _per_channel(x: Tensor, count: int) -> tuple[Tensor, ...]:
 
 def _accumulated(x: Tensor, *tensors: Tensor | None) -> list[Tensor | None]:
     """Returns small tensors in the accumulate type of `x`."""
-    return [t if t is None else t.detach().to(acc_dtype(x)).contiguous() for t in tensors]
+    dtype = acc_dtype(x)
+    return [
+        t
+        if t is None or (t.dtype == dtype and t.is_contiguous())
+        else t.detach().to(dtype).contiguous()
+        for t in tensors
+    ]
 
 
-def _call(name: str, x: Tensor, k: int, dilation: int, *arguments: Tensor | float | None) -> None:
-    """Calls a function of the library with the sizes of x and its arguments, in their order."""
+def _call(
+    name: str,
+    x: Tensor,
+    k: int,
+    dilation: int,
+    *tensors: Tensor | None,
+    flags: int = 0,
+    eps: float = 0.0,
+) -> None:
+    """Calls a function of the library with the sizes of x and tensors, in their order."""
     sizes = *x.shape, k, dilation, TYPES[x.dtype], is_channels_last(x), torch.get_num_threads()
-    pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    if getattr(library(), f'bnet_{name}')(*sizes, *pointers):
+    pointers = [0 if a is None else a.data_ptr() for a in tensors]
+    pointers += [0] * (_TENSORS - len(pointers))
+    # One packed argument: ctypes takes longer for twenty than a kernel for a small feature map.
+    if getattr(library(), f'bnet_{name}')(_CALL.pack(*sizes, *pointers, flags, eps)):
         raise RuntimeError('BNET: the CPU kernels were called with a type that they do not have')

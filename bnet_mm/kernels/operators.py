@@ -42,6 +42,12 @@ def normalize_transform(
         output, mean and biased variance of the batch; the latter two None for given statistics.
     """
     mean, invstd = statistics if statistics is not None else (None, None)
+    if mean is not None and not is_compiling() and not wants_gradient(x, weight, bias, residual):
+        # Nothing is kept: the way through autograd takes longer than a small feature map.
+        backend, _ = choose(x, weight.shape[-1], dilation)
+        relu = residual is not None
+        y = backend.forward(x, weight, bias, mean, invstd, dilation, residual, relu)
+        return y, None, None
     return _Layer.apply(x, weight, bias, mean, invstd, eps, dilation, residual)
 
 
@@ -49,10 +55,18 @@ def transform(
     x: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None, relu: bool
 ) -> Tensor:
     """Returns `relu(depthwise_kxk(x) + bias + residual)`, for inference: it has no gradient."""
-    if is_compiling():
-        return torch.ops.bnet_mm.transform(x, weight, bias, dilation, residual, relu)
     backend, _ = choose(x, weight.shape[-1], dilation)
     return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
+
+
+def torch_is_faster(x: Tensor, k: int, dilation: int) -> bool:
+    """Tells whether torch's norm and convolution, one by one, are the faster way in inference."""
+    return choose(x, k, dilation)[0].is_slower_than_torch(x, k, dilation)
+
+
+def wants_gradient(*tensors: Tensor | None) -> bool:
+    """Tells whether autograd records what is done with these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def is_plain_call(*tensors: Tensor | None) -> bool:

@@ -40,7 +40,9 @@ if hasattr(torch.amp, 'is_autocast_available'):
 
     def is_autocast_enabled(device: str) -> bool:
         """Tells whether `torch.autocast` is on for a kind of device."""
-        return is_autocast_available(device) and torch.is_autocast_enabled(device)
+        # torch.compile takes no question whether there is one, and there is for these.
+        known = device in ('cpu', 'cuda') or is_autocast_available(device)
+        return known and torch.is_autocast_enabled(device)
 
 else:  # before torch 2.4
 

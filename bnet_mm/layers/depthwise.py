@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from bnet_mm.errors import InputError
-from bnet_mm.kernels.operators import is_plain_call, transform
-from bnet_mm.kernels.versions import is_autocast_enabled
+from bnet_mm.kernels.operators import is_plain_call, torch_is_faster, transform
+from bnet_mm.kernels.versions import is_autocast_enabled, is_compiling
 
 
 def check_kernel(k: object, dilation: object = 1) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def depthwise_transform(
         residual: what is added before the ReLU, `(N, C, H, W)`.
         relu: whether to end with a ReLU.
     """
-    if _for_back_end(input, weight, bias, residual):
+    if _for_back_end(input, weight, bias, dilation, residual):
         return transform(input, weight, bias, dilation, residual, relu)
     padding = dilation * (weight.shape[-1] // 2)
     return _ended(
@@ -223,12 +223,15 @@ def _ended(output: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
     return output.relu() if relu else output
 
 
-def _for_back_end(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> bool:
+def _for_back_end(
+    input: Tensor, weight: Tensor, bias: Tensor, dilation: int, residual: Tensor | None
+) -> bool:
     """Tells whether a back end takes these; torch's own operators say what is wrong."""
     tensors = [t for t in (input, weight, bias, residual) if t is not None]
     c, k = weight.shape[0], weight.shape[-1]
     return (
-        is_plain_call(*tensors)
+        not is_compiling()  # torch's convolution, which a compiler fuses with what is around it
+        and is_plain_call(*tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         and not is_autocast_enabled(input.device.type)
         and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)
@@ -238,6 +241,7 @@ def _for_back_end(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor 
         and (input.shape[1], weight.shape, bias.shape) == (c, (c, 1, k, k), (c,))
         and k % 2 == 1
         and (residual is None or residual.shape == input.shape)
+        and not (residual is None and torch_is_faster(input, k, dilation))
     )
 
 

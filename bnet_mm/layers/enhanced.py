@@ -11,17 +11,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
 
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.backend import choose
-from bnet_mm.kernels.operators import is_plain_call, normalize_transform
+from bnet_mm.kernels.eager import acc_dtype
+from bnet_mm.kernels.operators import (
+    is_plain_call,
+    normalize_transform,
+    torch_is_faster,
+    wants_gradient,
+)
 from bnet_mm.kernels.statistics import (
     group_of,
     synchronized_transform,
     update_running_statistics,
 )
+from bnet_mm.kernels.versions import is_autocast_enabled, is_compiling
 from bnet_mm.layers.depthwise import DepthwiseTransform, dirac_kernel
 from bnet_mm.layers.plain import AffineView, BatchNorm2d, Owner, SyncBatchNorm, leaf
 
@@ -232,6 +240,10 @@ class EnhancedNorm(Owner):
         reason = self.fallback_reason(input)
         if reason is not None:
             return f'norm, then depthwise convolution: {reason}'
+        if not self.norm.training and self.norm.running_mean is not None:
+            with torch.no_grad():
+                if self._is_for_torch(input):
+                    return 'norm, then depthwise convolution: faster in inference for this size'
         backend, reason = choose(input, self.k, self.dilation)
         return backend.name if reason is None else f'{backend.name}: {reason}'
 
@@ -242,9 +254,19 @@ class EnhancedNorm(Owner):
         """
         norm, dw = self.norm, self.dw
         if not norm.training and norm.running_mean is not None:
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            invstd = (norm.running_var.to(dtype) + norm.eps).rsqrt()
-            frozen = norm.running_mean.to(dtype), invstd
+            mean, var = norm.running_mean, norm.running_var
+            if residual is None and self._is_for_torch(x):
+                # Not by the children: their own questions take longer than a small map.
+                x = F.batch_norm(x, mean, var, None, None, False, 0.0, norm.eps)
+                weight, bias, padding = (
+                    dw.weight,
+                    dw.bias,
+                    dw.dilation[0] * (dw.kernel_size[0] // 2),
+                )
+                return F.conv2d(x, weight, bias, 1, padding, dw.dilation, dw.in_channels)
+            if mean.dtype != acc_dtype(x):
+                mean, var = mean.to(acc_dtype(x)), var.to(acc_dtype(x))
+            frozen = mean, (var + norm.eps).rsqrt()
             args = dw.weight, dw.bias, frozen, norm.eps, self.dilation, residual
             return normalize_transform(x, *args)[0]
         group = group_of(norm)
@@ -260,6 +282,16 @@ class EnhancedNorm(Owner):
         if norm.training and norm.track_running_stats and mean is not None and var is not None:
             update_running_statistics(norm, mean, var, count)
         return y
+
+    def _is_for_torch(self, x: Tensor) -> bool:
+        """Tells whether torch's operators are to compute an evaluation that keeps nothing."""
+        weight, bias = self.dw.weight, self.dw.bias
+        if wants_gradient(x, weight, bias) or x.dtype != weight.dtype:
+            return False
+        if is_autocast_enabled(x.device.type):  # in which a convolution is of another type
+            return False
+        # A compiler fuses them with what is around them.
+        return is_compiling() or torch_is_faster(x, self.k, self.dilation)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a child; this is how conversions put another norm in the place of `norm`.

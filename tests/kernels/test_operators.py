@@ -34,7 +34,6 @@ def test_shapes_strides_and_memory_are_as_told(layout, backend):
             ('training', (x, weight, bias, 1e-5, 1)),
             ('frozen', (x, weight, bias, mean, invstd, 1)),
             ('backward', (grad, x, weight, mean, invstd, 1, False)),
-            ('transform', (x, weight, bias, 1, grad, True)),
         ):
             torch.library.opcheck(
                 getattr(torch.ops.bnet_mm, operator).default,

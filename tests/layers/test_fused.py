@@ -219,3 +219,65 @@ def test_compiled_code_holds_one_operator(training):
     code = ''.join(m.code for m in graphs[0].modules() if isinstance(m, torch.fx.GraphModule))
     assert f'bnet_mm.{"training" if training else "frozen"}' in code
     assert 'conv2d' not in code
+
+
+@needs_custom_operators
+def test_compiled_inference_is_left_to_the_compiler():
+    """Norm and convolution one by one, which it fuses with what is around them."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    ours, x = layer().eval(), torch.randn(2, 6, 8, 8)
+    with torch.no_grad():
+        found = torch.compile(ours, backend=backend, fullgraph=True)(x)
+        torch.testing.assert_close(found, ours(x))
+    assert 'bnet_mm.' not in graphs[0].code and 'conv2d' in graphs[0].code
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+def test_inference_stays_out_of_autograd(dtype):
+    ours, x = layer().eval().to(dtype), torch.randn(2, 6, 8, 8, dtype=dtype)
+    residual = torch.randn_like(x)
+    recorded, joined = ours(x.clone().requires_grad_()), ours.end_of_block(x, residual)
+    assert recorded.requires_grad and joined.requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(ours(x), recorded) and not ours(x).requires_grad
+            assert torch.equal(ours.end_of_block(x, residual), joined)
+    ours.requires_grad_(False)
+    assert ours(x).grad_fn is None and torch.equal(ours(x), recorded)
+    assert ours.end_of_block(x, residual.requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('value', [1e2, 100.1, -333.3, 1e4])
+@pytest.mark.parametrize('spread', [0, 1e-3])
+def test_channels_far_from_zero_are_as_exact_as_with_batch_norm(value, spread, memory_format):
+    x = value + spread * torch.randn(4, 6, 33, 35, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=memory_format)
+    exact = torch.nn.BatchNorm2d(6).double()(x.double())
+    errors = [
+        (norm(x) - exact).abs().max().item() for norm in (BNET(6, k=3), torch.nn.BatchNorm2d(6))
+    ]
+    assert errors[0] <= errors[1] + 1e-6
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('shape', [(8, 128, 7, 7), (2, 64, 24, 24)])
+@pytest.mark.parametrize('k', [3, 5, 7])
+def test_inference_is_the_same_by_torch(shape, k, memory_format):
+    """Which of the two computes goes by the size; what is said of it is what is done."""
+    ours = layer(shape[1], k).eval()
+    x = torch.randn(shape).contiguous(memory_format=memory_format)
+    with torch.no_grad():
+        expected = ours.dw(ours.norm(x))
+        found = ours(x)
+        told = 'faster in inference' in ours.computed_by(x)
+        with torch.profiler.profile() as profile:
+            ours(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.is_contiguous(memory_format=memory_format)
+    assert told == any('conv2d' in event.key for event in profile.key_averages())

@@ -343,27 +343,32 @@ void statistics_pixels(const Shape& s, const S* x, int64_t first, int64_t last, 
   const int64_t width = round_up(s.c, lanes);
   std::fill(mean, mean + s.c, 0.0);
   std::fill(squares, squares + s.c, 0.0);
-  std::vector<T> means(width), distances(width);
+  std::vector<T> pivots(width), means(width), distances(width);
   auto numbers_at = [&](int64_t c) { return int(std::min<int64_t>(lanes, s.c - c)); };
   for (int64_t start = first; start < last; start += tile) {
     const int64_t end = std::min(last, start + tile);
     std::fill(means.begin(), means.end(), T(0));
     std::fill(distances.begin(), distances.end(), T(0));
+    // Distances from the first pixel: what all have in common is not rounded in the sum.
+    for (int64_t c = 0; c < s.c; c += lanes)
+      store(&pivots[c], read<S, T>(x + start * s.c + c, numbers_at(c)));
     for (int64_t p = start; p < end; ++p)
       for (int64_t c = 0; c < s.c; c += lanes)
-        store(&means[c], load(&means[c]) + read<S, T>(x + p * s.c + c, numbers_at(c)));
+        store(&means[c],
+              load(&means[c]) + (read<S, T>(x + p * s.c + c, numbers_at(c)) - load(&pivots[c])));
     const T pixels = T(end - start);
     for (int64_t c = 0; c < width; c += lanes) store(&means[c], load(&means[c]) / pixels);
     for (int64_t p = start; p < end; ++p)
       for (int64_t c = 0; c < s.c; c += lanes) {
-        const Vec<T> distance = read<S, T>(x + p * s.c + c, numbers_at(c)) - load(&means[c]);
+        const Vec<T> from_pivot = read<S, T>(x + p * s.c + c, numbers_at(c)) - load(&pivots[c]);
+        const Vec<T> distance = from_pivot - load(&means[c]);
         store(&distances[c], load(&distances[c]) + distance * distance);
       }
     // Chan's formula: tiles are joined by their means, raw squares would cancel.
     const double share = double(end - start) / double(end - first);
     const double weight = share * double(start - first);
     for (int64_t c = 0; c < s.c; ++c) {
-      const double delta = means[c] - mean[c];
+      const double delta = double(pivots[c]) + double(means[c]) - mean[c];
       mean[c] += delta * share;
       squares[c] += distances[c] + delta * delta * weight;
     }

@@ -1,11 +1,11 @@
 // The back end of one instruction set of a CPU: its C interface, which needs neither torch nor
 // Python, and the choice of the code for a type and a kernel size.
 //
-// Every function takes: the sizes n, c, h, w of the feature map; k and dilation; the storage type
-// of feature maps (0 float32, 1 float64, 2 bfloat16, 3 float16); whether they are channels_last;
-// and the number of threads. Statistics, kernels and biases are float32, with float64 feature maps
-// float64. Sums are taken in an order that does not depend on the number of threads. Returns 0, or
-// 1 for an unknown type.
+// Every function takes one `Call`: the sizes n, c, h, w of the feature map; k and dilation; the
+// storage type of feature maps (0 float32, 1 float64, 2 bfloat16, 3 float16); whether they are
+// channels_last; and the number of threads; tensors. Statistics, kernels and biases are float32,
+// with float64 feature maps float64. Sums are taken in an order that does not depend on the number
+// of threads. Returns 0, or 1 for an unknown type.
 #include <cstdlib>
 #include <type_traits>
 
@@ -69,83 +69,81 @@ int with_type(int type, Run run) {
 #define BNET_API extern "C" __attribute__((visibility("default")))
 #endif
 
-#define BNET_SIZES                                                                              \
-  int64_t n, int64_t c, int64_t h, int64_t w, int k, int dilation, int type, int channels_last, \
-      int threads
-
 using namespace bnet;
 
-// Mean and biased variance of each channel.
-BNET_API int bnet_statistics(BNET_SIZES, const void* x, void* mean, void* var) {
-  const Shape s{n, c, h, w, k, dilation};
-  return with_type(type, [&](auto storage) {
+// The arguments of a function, each of 8 bytes; tensors in the order that its comment names.
+struct Call {
+  int64_t n, c, h, w, k, dilation, type, channels_last, threads;
+  void* tensors[11];
+  int64_t flags;
+  double eps;
+
+  Shape shape() const { return {n, c, h, w, int(k), int(dilation)}; }
+  template <class T>
+  T* tensor(int i) const {
+    return static_cast<T*>(tensors[i]);
+  }
+};
+
+// x, residual, y, weight, bias, mean, and `invstd`, which is the tensor of that number.
+template <class S, class T>
+Forward<S, T> forward_of(const Call& call, int invstd) {
+  return {call.tensor<S>(0), call.tensor<S>(1), call.tensor<S>(2),      call.tensor<T>(3),
+          call.tensor<T>(4), call.tensor<T>(5), call.tensor<T>(invstd), bool(call.flags)};
+}
+
+// Mean and biased variance of each channel. Tensors: x, mean, var.
+BNET_API int bnet_statistics(const Call* call) {
+  return with_type(int(call->type), [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    statistics<S, T>(s, channels_last, static_cast<const S*>(x), static_cast<T*>(mean),
-                     static_cast<T*>(var), threads);
+    statistics<S, T>(call->shape(), call->channels_last, call->tensor<S>(0), call->tensor<T>(1),
+                     call->tensor<T>(2), int(call->threads));
   });
 }
 
 // Normalizes (unless `mean` is null), applies the kernel and its bias, adds `residual` (or null)
-// and applies a ReLU if `relu`.
-BNET_API int bnet_forward(BNET_SIZES, const void* x, const void* residual, void* y,
-                          const void* weight, const void* bias, const void* mean,
-                          const void* invstd, int relu) {
-  const Shape s{n, c, h, w, k, dilation};
-  return with_type(type, [&](auto storage) {
+// and applies a ReLU if `flags`. Tensors: x, residual, y, weight, bias, mean, invstd.
+BNET_API int bnet_forward(const Call* call) {
+  return with_type(int(call->type), [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    const Forward<S, T> f{static_cast<const S*>(x),
-                          static_cast<const S*>(residual),
-                          static_cast<S*>(y),
-                          static_cast<const T*>(weight),
-                          static_cast<const T*>(bias),
-                          static_cast<const T*>(mean),
-                          static_cast<const T*>(invstd),
-                          bool(relu)};
-    with_size(k, [&](auto size) { forward<size.value>(s, channels_last, f, threads); });
-  });
-}
-
-// The same with the batch's own statistics, which it writes to `mean`, `var` and `invstd`.
-BNET_API int bnet_forward_training(BNET_SIZES, const void* x, const void* residual, void* y,
-                                   const void* weight, const void* bias, void* mean, void* var,
-                                   void* invstd, int relu, double eps) {
-  const Shape s{n, c, h, w, k, dilation};
-  return with_type(type, [&](auto storage) {
-    using S = decltype(storage);
-    using T = typename NumberOf<S>::type;
-    const Forward<S, T> f{static_cast<const S*>(x),
-                          static_cast<const S*>(residual),
-                          static_cast<S*>(y),
-                          static_cast<const T*>(weight),
-                          static_cast<const T*>(bias),
-                          static_cast<const T*>(mean),
-                          static_cast<const T*>(invstd),
-                          bool(relu)};
-    with_size(k, [&](auto size) {
-      forward_training<size.value>(s, channels_last, f, static_cast<T*>(mean), static_cast<T*>(var),
-                                   static_cast<T*>(invstd), eps, threads);
+    const Forward<S, T> f = forward_of<S, T>(*call, 6);
+    with_size(int(call->k), [&](auto size) {
+      forward<size.value>(call->shape(), call->channels_last, f, int(call->threads));
     });
   });
 }
 
-// `passes`: 1 for the gradients of kernel and bias, 2 for the input's, 4 for frozen statistics.
-// With 2 alone `mean_dy` and `mean_dy_xmu` are read, with 3 they come from the first pass.
-BNET_API int bnet_backward(BNET_SIZES, const void* grad, const void* x, void* grad_x,
-                           const void* weight, const void* mean, const void* invstd,
-                           const void* mean_dy, const void* mean_dy_xmu, void* grad_weight,
-                           void* grad_bias, void* sum_dy, int passes) {
-  const Shape s{n, c, h, w, k, dilation};
-  return with_type(type, [&](auto storage) {
+// The same with the batch's own statistics, which it writes. Tensors: x, residual, y, weight, bias,
+// mean, var, invstd.
+BNET_API int bnet_forward_training(const Call* call) {
+  return with_type(int(call->type), [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    const Backward<S, T> b{static_cast<const S*>(grad),    static_cast<const S*>(x),
-                           static_cast<S*>(grad_x),        static_cast<const T*>(weight),
-                           static_cast<const T*>(mean),    static_cast<const T*>(invstd),
-                           static_cast<const T*>(mean_dy), static_cast<const T*>(mean_dy_xmu),
-                           static_cast<T*>(grad_weight),   static_cast<T*>(grad_bias),
-                           static_cast<T*>(sum_dy)};
-    with_size(k, [&](auto size) { backward<size.value>(s, channels_last, b, passes, threads); });
+    const Forward<S, T> f = forward_of<S, T>(*call, 7);
+    with_size(int(call->k), [&](auto size) {
+      forward_training<size.value>(call->shape(), call->channels_last, f, call->tensor<T>(5),
+                                   call->tensor<T>(6), call->tensor<T>(7), call->eps,
+                                   int(call->threads));
+    });
+  });
+}
+
+// `flags`: 1 for the gradients of kernel and bias, 2 for the input's, 4 for frozen statistics.
+// With 2 alone `mean_dy` and `mean_dy_xmu` are read, with 3 they come from the first pass. Tensors:
+// grad, x, grad_x, weight, mean, invstd, mean_dy, mean_dy_xmu, grad_weight, grad_bias, sum_dy.
+BNET_API int bnet_backward(const Call* call) {
+  return with_type(int(call->type), [&](auto storage) {
+    using S = decltype(storage);
+    using T = typename NumberOf<S>::type;
+    const Backward<S, T> b{call->tensor<S>(0), call->tensor<S>(1), call->tensor<S>(2),
+                           call->tensor<T>(3), call->tensor<T>(4), call->tensor<T>(5),
+                           call->tensor<T>(6), call->tensor<T>(7), call->tensor<T>(8),
+                           call->tensor<T>(9), call->tensor<T>(10)};
+    with_size(int(call->k), [&](auto size) {
+      backward<size.value>(call->shape(), call->channels_last, b, int(call->flags),
+                           int(call->threads));
+    });
   });
 }

@@ -319,9 +319,11 @@ template <class S, class T>
 void statistics_channel(const Shape& s, const S* x, int64_t c, T* mean, T* var) {
   const double count = double(s.n) * s.pixels();
   double total = 0, squares = 0;
+  // Distances from one of the values: what all have in common is not rounded in the sum.
+  const T pivot = to_number(x[c * s.pixels()]);
   for (int64_t n = 0; n < s.n; ++n)
-    total += sum_contiguous<false, S, T>(x + (n * s.c + c) * s.pixels(), s.pixels(), 0);
-  mean[c] = T(total / count);
+    total += sum_contiguous<false, S, T>(x + (n * s.c + c) * s.pixels(), s.pixels(), pivot);
+  mean[c] = T(pivot + total / count);
   for (int64_t n = 0; n < s.n; ++n)
     squares += sum_contiguous<true, S, T>(x + (n * s.c + c) * s.pixels(), s.pixels(), mean[c]);
   var[c] = T(squares / count);

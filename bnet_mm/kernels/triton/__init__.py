@@ -25,6 +25,7 @@ __all__ = [
     'backward_reduce',
     'forward',
     'forward_training',
+    'is_slower_than_torch',
     'name',
     'statistics',
     'unsupported',
@@ -38,6 +39,11 @@ DILATIONS = (1, 2)
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Jobs and pixels of a channel are counted in 32 bits; the rest is room to round up to blocks.
 MOST_PIXELS = 2**29
+
+
+def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
+    """See `Backend.is_slower_than_torch`; no GPU has told yet."""
+    return False
 
 
 def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
