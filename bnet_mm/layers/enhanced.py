@@ -258,12 +258,8 @@ class EnhancedNorm(Owner):
             if residual is None and self._is_for_torch(x):
                 # Not by the children: their own questions take longer than a small map.
                 x = F.batch_norm(x, mean, var, None, None, False, 0.0, norm.eps)
-                weight, bias, padding = (
-                    dw.weight,
-                    dw.bias,
-                    dw.dilation[0] * (dw.kernel_size[0] // 2),
-                )
-                return F.conv2d(x, weight, bias, 1, padding, dw.dilation, dw.in_channels)
+                padding = dw.dilation[0] * (dw.kernel_size[0] // 2)
+                return F.conv2d(x, dw.weight, dw.bias, 1, padding, dw.dilation, dw.in_channels)
             if mean.dtype != acc_dtype(x):
                 mean, var = mean.to(acc_dtype(x)), var.to(acc_dtype(x))
             frozen = mean, (var + norm.eps).rsqrt()
@@ -286,7 +282,9 @@ class EnhancedNorm(Owner):
     def _is_for_torch(self, x: Tensor) -> bool:
         """Tells whether torch's operators are to compute an evaluation that keeps nothing."""
         weight, bias = self.dw.weight, self.dw.bias
-        if wants_gradient(x, weight, bias) or x.dtype != weight.dtype:
+        if wants_gradient(x, weight, bias):
+            return False
+        if not x.dtype == weight.dtype == self.norm.running_mean.dtype:
             return False
         if is_autocast_enabled(x.device.type):  # in which a convolution is of another type
             return False
