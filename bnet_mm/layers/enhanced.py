@@ -211,18 +211,21 @@ class EnhancedNorm(Owner):
             return f'no back end computes {type(norm).__name__}'
         if norm._parameters.get('weight') is not None:
             return 'its norm has a scale and a shift of its own'
-        if type(dw).forward is not DepthwiseTransform.forward or any(
-            'forward' in m.__dict__ for m in (norm, dw)
+        if (
+            type(dw).forward is not DepthwiseTransform.forward
+            or 'forward' in norm.__dict__
+            or 'forward' in dw.__dict__
         ):
             return 'another forward has been put in the place of its transform or its norm'
         if has_hooks(norm) or has_hooks(dw) or has_global_hooks():
             return 'there are hooks on its norm or on its transform'
-        if dw.weight.shape != (dw.in_channels, 1, *dw.kernel_size):
+        weight = dw.weight
+        if weight.shape != (dw.in_channels, 1, *dw.kernel_size):
             return 'its kernel has been given another shape'
         half = input.dtype in (torch.bfloat16, torch.float16)
-        if dw.weight.dtype != input.dtype and not (half and dw.weight.dtype == torch.float32):
-            return f'the kernel is of {dw.weight.dtype} and the feature map of {input.dtype}'
-        if dw.weight.device != input.device:
+        if weight.dtype != input.dtype and not (half and weight.dtype == torch.float32):
+            return f'the kernel is of {weight.dtype} and the feature map of {input.dtype}'
+        if weight.device != input.device:
             return 'the layer is on another device than its input'
         # Batch normalization has its own say on these: nothing to compute, or an error.
         if input.shape[1] != dw.in_channels or (
@@ -327,12 +330,19 @@ class EnhancedNorm(Owner):
 def has_hooks(module: nn.Module) -> bool:
     """Tells whether somebody wants to be called when a module is, or its gradient is."""
     own = module.__dict__
-    return any(own[hooks] for hooks in _HOOKS)
+    for hooks in _HOOKS:  # noqa: SIM110  (asked in every call, and a loop is the faster way)
+        if own[hooks]:
+            return True
+    return False
 
 
 def has_global_hooks() -> bool:
     """Tells whether somebody wants to be called whenever any module is."""
-    return any(getattr(global_hooks, hooks) for hooks in _GLOBAL_HOOKS)
+    own = global_hooks.__dict__
+    for hooks in _GLOBAL_HOOKS:  # noqa: SIM110
+        if own[hooks]:
+            return True
+    return False
 
 
 def check_not_placed(layer: str, positions: str | None) -> None:
