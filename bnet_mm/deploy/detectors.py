@@ -120,6 +120,10 @@ def export_detector(
         model = revert_sync_batchnorm(build_model(cfg))
     else:
         model, _ = load_model(cfg, checkpoint)
+    if not hasattr(model, 'add_pred_to_datasample'):
+        raise InputError(
+            f'{type(model).__name__} is no detector of MMDetection: leave --part detector out'
+        )
     size = shape or input_shape(cfg)
     channels = input_channels(model)
     random = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -52,6 +53,7 @@ def stand_in(
             f'{file} gives {", ".join(graph.outputs)}, which a {type(model).__name__} cannot use: '
             f'name a graph that tools/export_onnx.py has written of this config'
         )
+    print_log(f'{file} computes {", ".join(graph.outputs)}, in {runtime}', logger='current')
 
 
 def _at(inputs: Tensor, outputs: Tensor) -> Tensor:

@@ -118,6 +118,13 @@ def test_what_counts_as_the_same():
     assert agreement(unsure, tuple(part[:1] for part in unsure)).lacking == 0
 
 
+def test_a_classifier_is_no_detector(tmp_path):
+    pytest.importorskip('mmpretrain')
+    cfg = load_config('configs/demo/resnet18_bnet3_demo.py')
+    with pytest.raises(InputError, match='ImageClassifier is no detector of MMDetection'):
+        export_detector(cfg, None, tmp_path / 'x.onnx', SIZE)
+
+
 def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(rewriters, 'REGISTERED', ('not_there',))
     with pytest.raises(InputError, match='pip install --no-deps mmdeploy'):
