@@ -45,6 +45,12 @@ inline int numbers_of(const Part& part, int vector) {
   return std::clamp(part.channels - vector * kLanes<T>, 0, kLanes<T>);
 }
 
+// How many vectors of a part's block have values: a narrow feature map fills only some.
+template <class T>
+inline int vectors_of(const Part& part) {
+  return (part.channels + kLanes<T> - 1) / kLanes<T>;
+}
+
 // One value per channel of a block, and zeros (or `other`) where the part has fewer channels.
 template <class T>
 struct PerChannel {
@@ -94,12 +100,13 @@ class BlockRing {
     const int64_t first = std::max<int64_t>(0, part.left - pad);
     const int64_t last = std::min<int64_t>(s.w, part.right + pad);
     const Part p = part;  // a copy, which no store can be suspected of changing
+    const int vectors = vectors_of<T>(p);
     for (; loaded <= row && loaded < s.h; ++loaded) {
       T* to = &numbers[loaded % rows * stride + (first - part.left + pad) * kBlock<T>];
       const S* from = map + position(s, part.n, loaded, first, part.channel);
       for (int64_t w = first; w < last; ++w, from += s.c, to += kBlock<T>) {
         fetch<T>(from + kAhead * s.c);
-        for (int v = 0; v < kBlockVectors<T>; ++v) {
+        for (int v = 0; v < vectors; ++v) {
           Vec<T> x = read<S, T>(from + v * kLanes<T>, numbers_of<T>(p, v));
           if (normalize) x = (x - means.vectors[v]) * invstds.vectors[v];
           store(to + v * kLanes<T>, x);
@@ -140,13 +147,13 @@ inline void convolve_block_row(const Shape& s, const Part& part, const Ring& rin
                                const PerChannel<T>& start, int64_t row, Prepare prepare,
                                Finish finish) {
   constexpr int lanes = kLanes<T>, block = kBlock<T>;
-  const int k = K ? K : s.k;
+  const int k = K ? K : s.k, vectors = vectors_of<T>(part);
   const Rows valid(s, row);
   for (int64_t column = part.left; column < part.right; column += kPixels) {
     const int pixels = int(std::min<int64_t>(kPixels, part.right - column));
     for (int p = 0; p < pixels; ++p) prepare(column + p);
     Vec<T> sums[kBlockVectors<T>][kPixels];
-    for (int vector = 0; vector < kBlockVectors<T>; ++vector) {
+    for (int vector = 0; vector < vectors; ++vector) {
       Vec<T> block_sums[kPixels];
       for (auto& v : block_sums) v = start.vectors[vector];
       for (int i = valid.first; i < valid.last; ++i) {
@@ -164,8 +171,7 @@ inline void convolve_block_row(const Shape& s, const Part& part, const Ring& rin
     }
     // Pixel by pixel: neighbours in memory are written one after the other.
     for (int p = 0; p < pixels; ++p)
-      for (int vector = 0; vector < kBlockVectors<T>; ++vector)
-        finish(column + p, vector, sums[vector][p]);
+      for (int vector = 0; vector < vectors; ++vector) finish(column + p, vector, sums[vector][p]);
   }
 }
 
