@@ -245,6 +245,7 @@ def _by_nncf(file: Path, out: Path, images: Sequence[Tensor]) -> None:
     small = nncf.quantize(
         model,
         nncf.Dataset(images, lambda image: {'input': image.numpy()}),
+        preset=nncf.QuantizationPreset.MIXED,  # SiLU has values below zero, too
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(names=others, validate=False),
     )
