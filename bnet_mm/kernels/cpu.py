@@ -74,7 +74,7 @@ def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
     """Tells whether norm and convolution by torch, one by one, are faster in inference.
 
     They are on small maps and with large kernels, where oneDNN's depthwise convolution does more
-    with what is in the cache; measured on AVX-512 (docs/speed.md). In half precision they would
+    with what is in the cache; found by timing on AVX-512. In half precision they would
     round the map in between, which these kernels do not.
     """
     if x.dtype != torch.float32 or k == 1 or dilation != 1:
