@@ -2,7 +2,8 @@
 
 Of runtimes that were not run here, by their own lists of ONNX operators without a domain:
 
-- TensorRT 8.5, `docs/operators.md` of onnx/onnx-tensorrt.
+- TensorRT 8.5, `docs/operators.md` of onnx/onnx-tensorrt, without `QuantizeLinear` and
+  `DequantizeLinear`: it wants zero points of 0, which graphs in 8 bits that are written here lack.
 - Core ML by onnxruntime's execution provider (ML programs),
   `tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md` of microsoft/onnxruntime. What it
   lacks, onnxruntime computes on the CPU.
@@ -18,12 +19,12 @@ LISTS = {
     'TensorRT 8.5': """
         Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
         Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum
-        DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten
+        DepthToSpace Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten
         Floor GRU Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool
         Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity If InstanceNormalization
         IsNaN LRN LSTM LeakyRelu Less LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul
         Max MaxPool Mean MeanVarianceNormalization Min Mod Mul Neg NonMaxSuppression NonZero Not
-        OneHot Or PRelu Pad Pow QuantizeLinear RNN RandomNormal RandomNormalLike RandomUniform
+        OneHot Or PRelu Pad Pow RNN RandomNormal RandomNormalLike RandomUniform
         RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
         ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
         ReverseSequence RoiAlign Round Scan Scatter ScatterElements ScatterND Selu Shape Shrink

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
@@ -100,9 +99,5 @@ class _Predict:
         if masks:
             parts = masks[0][:, None, :height, :width].float()
             sized = F.interpolate(parts, (full_height, full_width), mode='bilinear')
-            found.masks = (
-                (sized[:, 0] > 0.5)
-                if len(parts)
-                else torch.zeros(0, full_height, full_width, dtype=torch.bool)
-            )
+            found.masks = sized[:, 0] > 0.5
         return found.to(image.device)

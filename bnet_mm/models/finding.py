@@ -221,8 +221,7 @@ def _run(module: nn.Module) -> Run | None:
                     input = torch.randn(1, count, *SIZE)
                 return dataflow.record(module, input, meta)
             except Exception as error:  # a module may fail in any way on what it does not take
-                # torch's of an operator that has no form without numbers: they are tried next.
-                wants_numbers = isinstance(error, NotImplementedError)
-                if not wants_numbers and 'meta' not in str(error).lower():
+                # torch says so of an operator that needs numbers: they are tried next.
+                if 'meta' not in str(error).lower():
                     break
     return None
