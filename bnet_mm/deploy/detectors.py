@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.onnx import Export, check_packages, onnx_file, write_file
@@ -31,7 +32,8 @@ SCORE = 0.3
 MOST = 100  # of these are compared
 PIXELS, SCORES = 0.1, 1e-3
 ALIKE = 0.99  # pixels of a mask
-STRAYS = 0.1  # of what is found in random values
+OVERLAP = 0.5  # intersection over union of two boxes of one thing
+STRAYS = 0.1  # of what is found in random values, or ends another way in a tie
 
 
 class Detections(nn.Module):
@@ -145,11 +147,11 @@ def export_detector(
         if graph is None:
             return
         agreements.append(agreement(expected, tuple(graph(compared_on))))
-        lacking, compared = agreements[0].lacking, agreements[0].compared
-        if lacking > most * compared:
+        found = agreements[0]
+        if found.lacking > most * found.compared or found.tied > STRAYS * found.compared:
             raise InputError(
-                f'{runtime} finds other things than torch: {lacking} of {compared} detections '
-                f'have no counterpart; nothing was written'
+                f'{runtime} finds other things than torch: {found.lacking + found.tied} of '
+                f'{found.compared} detections have no counterpart; nothing was written'
                 + ('' if image else '. Give a photo of what it was trained on (--image)')
             )
 
@@ -192,34 +194,40 @@ class Agreement:
 
     Attributes:
         compared: how many detections of both were looked for in the other.
-        lacking: how many of them the other has not.
+        lacking: how many of them the other has not, and has none in their place.
+        tied: how many the other has not but another one in their place: of two that overlap the
+            less likely is suppressed, and where both are equally likely the last bit decides.
         score: the largest difference of the scores of two that are the same.
     """
 
     compared: int
     lacking: int
+    tied: int
     score: float
 
 
-def agreement(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Agreement:
+def agreement(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Agreement:
     """Compares detections `(boxes, scores, labels, ...)`.
 
     Two are the same with one label, scores within 1e-3, boxes within 0.1 pixel and masks alike in
-    99 of 100 pixels. Those of a score
-    above 0.3 count, or the ten best where there are none.
+    99 of 100 pixels. Those of a score above 0.3 count, or the ten best where there are none.
     """
-    one, other = _found_in(ours, theirs), _found_in(theirs, ours)
+    both = [_looked_for(ours, theirs), _looked_for(theirs, ours)]
+    lost = [missing for _, missing, _ in both]
+    tied = _replaced(ours, lost[0], theirs, lost[1]) + _replaced(theirs, lost[1], ours, lost[0])
+    compared = sum(count for count, _, _ in both)
     return Agreement(
-        one.compared + other.compared, one.lacking + other.lacking, max(one.score, other.score)
+        compared, len(lost[0]) + len(lost[1]) - tied, tied, max(worst for _, _, worst in both)
     )
 
 
-def _found_in(these: tuple[Tensor, ...], those: tuple[Tensor, ...]) -> Agreement:
+def _looked_for(these: Sequence[Tensor], those: Sequence[Tensor]) -> tuple[int, list[int], float]:
+    """Returns how many were looked for, which are not there, and how far scores are apart."""
     boxes, scores, labels = (part.double() for part in these[:3])
     others, their_scores, their_labels = (part.double() for part in those[:3])
     sure = int((scores > SCORE).sum())
     best = scores.argsort(descending=True)[: min(sure, MOST) or 10]
-    lacking, worst = 0, 0.0
+    missing, worst = [], 0.0
     for index in best:
         apart = (their_scores - scores[index]).abs()
         same = (their_labels == labels[index]) & (apart <= SCORES)
@@ -231,8 +239,18 @@ def _found_in(these: tuple[Tensor, ...], those: tuple[Tensor, ...]) -> Agreement
         if same.any():
             worst = max(worst, apart[same].min().item())
         else:
-            lacking += 1
-    return Agreement(len(best), lacking, worst)
+            missing.append(int(index))
+    return len(best), missing, worst
+
+
+def _replaced(
+    these: Sequence[Tensor], lost: list[int], those: Sequence[Tensor], found: list[int]
+) -> int:
+    """Returns how many of those lost overlap one that was found instead and is as likely."""
+    boxes, scores, labels = (part[lost] for part in these[:3])
+    others, their_scores, their_labels = (part[found] for part in those[:3])
+    instead = (box_iou(boxes, others) > OVERLAP) & (labels[:, None] == their_labels)
+    return int((instead & (their_scores >= scores[:, None] - SCORES)).any(1).sum())
 
 
 def same_finds(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[float | None, float]:
@@ -245,8 +263,6 @@ def same_finds(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[float
         the share that is found again, None where neither has any; and the mean difference of the
         scores of those, relative to their mean.
     """
-    from torchvision.ops import box_iou
-
     found, scores, errors = 0, [], []
     for these, those in ((before, after), (after, before)):
         sure = these[1] > SCORE
@@ -254,7 +270,7 @@ def same_finds(before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[float
         overlap = overlap * (those[1] > these[1][sure, None] / 2)
         scores += these[1][sure].tolist()
         for score, row in zip(these[1][sure], overlap):
-            if len(row) and row.max() > 0.5:
+            if len(row) and row.max() > OVERLAP:
                 found += 1
                 errors.append((those[1][row.argmax()] - score).abs().item())
     if not scores:

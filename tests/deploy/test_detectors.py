@@ -114,6 +114,16 @@ def test_what_counts_as_the_same():
     assert agreement(ours, other).lacking == 2
     none = (boxes[:0], torch.zeros(0), torch.zeros(0, dtype=torch.long))
     assert agreement(ours, none).lacking == 2 and agreement(none, none).compared == 0
+    # Of two that overlap and are equally likely, each has kept another; the shifted one lets a
+    # third live that the other suppresses.
+    scores, labels = torch.tensor([0.9, 0.50001]), torch.tensor([1, 2])
+    shifted = torch.cat([boxes + torch.tensor([[0.0], [2.0]]), boxes[1:] - 2])
+    lives = (shifted, torch.tensor([0.9, 0.50002, 0.45]), torch.tensor([1, 2, 2]))
+    tie = agreement((boxes, scores, labels), lives)
+    assert (tie.compared, tie.lacking, tie.tied) == (5, 0, 3)
+    likelier = (shifted[:2], torch.tensor([0.9, 0.6]), labels)
+    found = agreement((boxes, scores, labels), likelier)
+    assert (found.lacking, found.tied) == (1, 1)
     unsure = (boxes, torch.tensor([0.9, 0.2]), torch.tensor([1, 2]))
     assert agreement(unsure, tuple(part[:1] for part in unsure)).lacking == 0
 
