@@ -32,6 +32,7 @@ SCORE = 0.3
 MOST = 100  # of these are compared
 PIXELS, SCORES = 0.1, 1e-3
 ALIKE = 0.99  # pixels of a mask
+ANOTHER = 1.0  # pixels between two boxes of one thing
 OVERLAP = 0.5  # intersection over union of two boxes of one thing
 STRAYS = 0.1  # of what is found in random values, or ends another way in a tie
 
@@ -250,6 +251,8 @@ def _replaced(
     boxes, scores, labels = (part[lost] for part in these[:3])
     others, their_scores, their_labels = (part[found] for part in those[:3])
     instead = (box_iou(boxes, others) > OVERLAP) & (labels[:, None] == their_labels)
+    # One that has moved by less is no other box: its coordinates are wrong.
+    instead &= (boxes[:, None] - others).abs().amax(2) > ANOTHER
     return int((instead & (their_scores >= scores[:, None] - SCORES)).any(1).sum())
 
 
