@@ -163,7 +163,7 @@ def export_detector(
         photos and (lambda file, small: quantize(file, small, photos, same_finds, runtime)),
     )
     worst = max((found.score for found in agreements), default=None)
-    compared = sum(found.compared for found in agreements)
+    compared = sum(found.compared - found.tied for found in agreements)
     return Export(out, trained.outputs, worst, compared, cost)
 
 

@@ -39,7 +39,7 @@ class Export:
         outputs: names of its outputs.
         difference: largest difference of the runtime from torch, relative; None where onnxruntime
             is not installed. Of a detector, of the scores.
-        compared: how many detections were compared, of a detector.
+        compared: how many detections were found the same, of a detector.
         cost: what 8 bits changed, where they were asked for.
     """
 
