@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from bnet_mm.errors import InputError
-from bnet_mm.kernels.operators import is_plain_call, torch_is_faster, transform
+from bnet_mm.kernels.operators import is_plain_call, torch_is_faster, transform, wants_gradient
 from bnet_mm.kernels.versions import is_autocast_enabled, is_compiling
 
 
@@ -232,7 +232,7 @@ def _for_back_end(
     return (
         not is_compiling()  # torch's convolution, which a compiler fuses with what is around it
         and is_plain_call(*tensors)
-        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        and not wants_gradient(*tensors)
         and not is_autocast_enabled(input.device.type)
         and all((t.dtype, t.device) == (input.dtype, input.device) for t in tensors)
         and input.is_floating_point()
