@@ -32,6 +32,7 @@ IMPORTS_OPENMMLAB = re.compile(
     r'^(?:from|import) (?:mm|bnet_mm\.(?:analysis|engine|openmmlab))', re.MULTILINE
 )
 LEFT_OUT: list[str] = []
+LARGE = 2**19  # bytes
 
 
 @lru_cache(maxsize=None)
@@ -77,6 +78,19 @@ def default_scope_of_its_own():
     yield
     if loaded := sys.modules.get('mmengine.registry'):
         loaded.DefaultScope._instance_dict = before
+
+
+@pytest.fixture(autouse=True)
+def no_large_files_left(request):
+    """Deletes what a test wrote that is large: all tests' checkpoints together fill a small disk.
+
+    The folders stay: a runner's logger and visualizer write to theirs whenever they are next asked.
+    """
+    folder = request.getfixturevalue('tmp_path') if 'tmp_path' in request.fixturenames else None
+    yield
+    for path in folder.rglob('*') if folder else ():
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > LARGE:
+            path.unlink()
 
 
 @pytest.fixture(scope='session')
