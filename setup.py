@@ -30,7 +30,7 @@ else:
     INSTRUCTION_SETS = {'_cpu': []}
 LINUX = platform.system() == 'Linux'
 CSRC = 'bnet_mm/kernels/csrc'
-HEADERS = ('blocks', 'layer', 'passes', 'planes', 'vectors')
+HEADERS = ('blocks', 'layer', 'passes', 'planes', 'tiles', 'vectors')
 KERNELS = [
     Extension(
         f'bnet_mm.kernels.{name}',
@@ -43,6 +43,7 @@ KERNELS = [
             '-fopenmp',
             '-fvisibility=hidden',
             '-fno-sized-deallocation',
+            '-fno-wrapv',  # setuptools passes Python's own -fwrapv, which makes loops slower
             *flags,
         ],
         extra_link_args=['-fopenmp'],

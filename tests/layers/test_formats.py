@@ -75,7 +75,9 @@ def test_channels_last_goes_through(training, k, x):
     y.square().sum().backward()
     z.square().sum().backward()
     torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(other.dw.weight.grad, layer.dw.weight.grad, rtol=1e-4, atol=1e-4)
+    expected = layer.dw.weight.grad  # sums of many terms, the largest of which tell the rounding
+    rounding = 2e-6 * float(expected.abs().max())
+    torch.testing.assert_close(other.dw.weight.grad, expected, rtol=1e-4, atol=rounding)
 
 
 @pytest.mark.parametrize('stride', [(2, 3), (1, 2)])

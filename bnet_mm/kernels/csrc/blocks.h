@@ -12,13 +12,14 @@
 
 namespace bnet {
 
-constexpr int kBlockBytes = 256;
-
-// Channels of a block.
+// Channels of the narrowest and of the widest block. Wide ones read memory in long runs, narrow
+// ones are more jobs for threads.
 template <class T>
-constexpr int kBlock = kBlockBytes / sizeof(T);
+constexpr int kBlock = 256 / sizeof(T);
 template <class T>
-constexpr int kBlockVectors = kBlock<T> / kLanes<T>;
+constexpr int kWidestBlock = 4 * kBlock<T>;
+template <class T>
+constexpr int kMostVectors = kWidestBlock<T> / kLanes<T>;
 
 // Neighbouring pixels whose sums are kept in registers.
 constexpr int kPixels = 8;
@@ -28,10 +29,10 @@ constexpr int kPixels = 8;
 constexpr int kAhead = 16;
 
 // A part of the work: `channels` channels from `channel` on, rows [top, bottom) and columns
-// [left, right) of image n.
+// [left, right) of image n. `block`: the channels of its block, of which it may have fewer.
 struct Part {
   int64_t n, top, bottom, left, right, channel;
-  int channels;
+  int channels, block;
 };
 
 // Where a channel of a pixel is.
@@ -54,11 +55,11 @@ inline int vectors_of(const Part& part) {
 // One value per channel of a block, and zeros (or `other`) where the part has fewer channels.
 template <class T>
 struct PerChannel {
-  Vec<T> vectors[kBlockVectors<T>];
+  Vec<T> vectors[kMostVectors<T>]{};
 
-  PerChannel() : vectors{} {}
+  PerChannel() = default;
   PerChannel(const T* values, const Part& part, T other) {
-    for (int v = 0; v < kBlockVectors<T>; ++v) {
+    for (int v = 0; v < part.block / kLanes<T>; ++v) {
       T numbers[kLanes<T>];
       for (int i = 0; i < kLanes<T>; ++i)
         numbers[i] =
@@ -70,19 +71,19 @@ struct PerChannel {
 
 // Prefetches a block's channels of a pixel while the taps are added up.
 template <class T, class S>
-inline void fetch(const S* from) {
-  for (int i = 0; i < kBlock<T>; i += 64 / int(sizeof(S))) __builtin_prefetch(from + i);
+inline void fetch(const S* from, const Part& part) {
+  for (int i = 0; i < part.channels; i += 64 / int(sizeof(S))) __builtin_prefetch(from + i);
 }
 
 template <class S, class T>
 class BlockRing {
  public:
   // `width`: the most columns that a part has.
-  BlockRing(const Shape& shape, int64_t width)
+  BlockRing(const Shape& shape, int64_t width, int block)
       : s(shape),
         pad(shape.padding()),
         rows(2 * pad + 1),
-        stride((round_up(width, kPixels) + 2 * pad) * kBlock<T>),
+        stride((round_up(width, kPixels) + 2 * pad) * block),
         numbers(rows * stride) {}
 
   void begin(const S* map_, const Part& part_, const T* mean, const T* invstd) {
@@ -92,7 +93,6 @@ class BlockRing {
     normalize = mean != nullptr;
     means = PerChannel<T>(mean, part, 0);
     invstds = PerChannel<T>(invstd, part, 1);
-    std::fill(numbers.begin(), numbers.end(), T(0));
   }
 
   // Loads what is missing up to `row`, as far as the feature map has rows.
@@ -102,10 +102,14 @@ class BlockRing {
     const Part p = part;  // a copy, which no store can be suspected of changing
     const int vectors = vectors_of<T>(p);
     for (; loaded <= row && loaded < s.h; ++loaded) {
-      T* to = &numbers[loaded % rows * stride + (first - part.left + pad) * kBlock<T>];
-      const S* from = map + position(s, part.n, loaded, first, part.channel);
-      for (int64_t w = first; w < last; ++w, from += s.c, to += kBlock<T>) {
-        fetch<T>(from + kAhead * s.c);
+      T* const start = &numbers[loaded % rows * stride];
+      T* to = start + (first - p.left + pad) * p.block;
+      const S* from = map + position(s, p.n, loaded, first, p.channel);
+      std::fill(start, to, T(0));
+      std::fill(to + (last - first) * p.block, start + (p.right - p.left + 2 * pad) * p.block,
+                T(0));
+      for (int64_t w = first; w < last; ++w, from += s.c, to += p.block) {
+        fetch<T>(from + kAhead * s.c, p);
         for (int v = 0; v < vectors; ++v) {
           Vec<T> x = read<S, T>(from + v * kLanes<T>, numbers_of<T>(p, v));
           if (normalize) x = (x - means.vectors[v]) * invstds.vectors[v];
@@ -121,7 +125,7 @@ class BlockRing {
  private:
   const Shape s;
   const int64_t pad, rows, stride;
-  std::vector<T> numbers;
+  Buffer<T> numbers;
   const S* map = nullptr;
   Part part{};
   PerChannel<T> means, invstds;
@@ -131,13 +135,32 @@ class BlockRing {
 
 // The kernels of a block's channels side by side: [tap][channel].
 template <class T>
-std::vector<T> block_weights(const Shape& s, const T* weight, const Part& part, bool flipped) {
-  const int taps = s.k * s.k;
-  std::vector<T> block(taps * kBlock<T>, T(0));
-  for (int i = 0; i < part.channels; ++i)
-    for (int t = 0; t < taps; ++t)
-      block[t * kBlock<T> + i] = weight[(part.channel + i) * taps + (flipped ? taps - 1 - t : t)];
-  return block;
+struct BlockWeights {
+  Buffer<T> numbers;
+  BlockWeights(const Shape& s, const T* weight, const Part& part, bool flipped)
+      : numbers(s.k * s.k * part.block) {
+    const int taps = s.k * s.k;
+    for (int i = 0; i < part.channels; ++i)
+      for (int t = 0; t < taps; ++t)
+        numbers[t * part.block + i] =
+            weight[(part.channel + i) * taps + (flipped ? taps - 1 - t : t)];
+  }
+  const T* data() const { return numbers.data(); }
+};
+
+// Adds a row of taps to the sums of neighbouring pixels. Each pixel is loaded once, for all taps.
+template <int K, class T>
+inline void add_taps(const T* x, const T* tap, int64_t block, Vec<T> (&sums)[kPixels]) {
+  Vec<T> taps[K > 0 ? K : 1];
+#pragma GCC unroll 7
+  for (int j = 0; j < K; ++j) taps[j] = load(tap + j * block);
+#pragma GCC unroll 14
+  for (int q = 0; q < kPixels + K - 1; ++q) {
+    const Vec<T> x_v = load(x + q * block);
+#pragma GCC unroll 7
+    for (int j = 0; j < K; ++j)
+      if (q - j >= 0 && q - j < kPixels) sums[q - j] += x_v * taps[j];
+  }
 }
 
 // Calls `prepare(column)` and later `finish(column, vector, sums)` for each pixel of a part's row
@@ -146,13 +169,14 @@ template <int K, class T, class Ring, class Prepare, class Finish>
 inline void convolve_block_row(const Shape& s, const Part& part, const Ring& ring, const T* weight,
                                const PerChannel<T>& start, int64_t row, Prepare prepare,
                                Finish finish) {
-  constexpr int lanes = kLanes<T>, block = kBlock<T>;
+  constexpr int lanes = kLanes<T>;
   const int k = K ? K : s.k, vectors = vectors_of<T>(part);
+  const int64_t block = part.block;
   const Rows valid(s, row);
   for (int64_t column = part.left; column < part.right; column += kPixels) {
     const int pixels = int(std::min<int64_t>(kPixels, part.right - column));
     for (int p = 0; p < pixels; ++p) prepare(column + p);
-    Vec<T> sums[kBlockVectors<T>][kPixels];
+    Vec<T> sums[kMostVectors<T>][kPixels];
     for (int vector = 0; vector < vectors; ++vector) {
       Vec<T> block_sums[kPixels];
       for (auto& v : block_sums) v = start.vectors[vector];
@@ -160,7 +184,10 @@ inline void convolve_block_row(const Shape& s, const Part& part, const Ring& rin
         const T* from = ring.row(row + int64_t(i) * s.dilation - s.padding()) +
                         (column - part.left) * block + vector * lanes;
         const T* tap = weight + i * k * block + vector * lanes;
-#pragma GCC unroll 7
+        if (K > 0 && s.dilation == 1) {
+          add_taps<K>(from, tap, block, block_sums);
+          continue;
+        }
         for (int j = 0; j < k; ++j) {
           const Vec<T> tap_v = load(tap + j * block);
           const T* x = from + int64_t(j) * s.dilation * block;
@@ -175,12 +202,12 @@ inline void convolve_block_row(const Shape& s, const Part& part, const Ring& rin
   }
 }
 
-template <int K, class S, class T>
-void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, BlockRing<S, T>& ring) {
+template <int K, class S, class T, class Ring>
+void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Ring& ring) {
   const int64_t step = s.c;
   const Part p = part;
-  const bool full = part.channels == kBlock<T>;
-  const std::vector<T> weight = block_weights(s, f.weight, part, false);
+  const bool full = part.channels % kLanes<T> == 0;
+  const BlockWeights<T> weight(s, f.weight, part, false);
   const PerChannel<T> bias(f.bias, part, 0);
   ring.begin(f.x, part, f.mean, f.invstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
@@ -192,7 +219,7 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Bloc
     convolve_block_row<K>(
         s, part, ring, weight.data(), bias, row,
         [=](int64_t column) {
-          if (residual) fetch<T>(residual + column * step);
+          if (residual) fetch<T>(residual + column * step, p);
         },
         [=](int64_t column, int vector, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, vector);
@@ -204,16 +231,16 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Bloc
   }
 }
 
-template <int K, class S, class T>
-void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, BlockRing<S, T>& ring,
+template <int K, class S, class T, class Ring>
+void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Ring& ring,
                 bool frozen) {
   const int64_t step = s.c;
   const Part p = part;
-  const bool full = part.channels == kBlock<T>;
-  const std::vector<T> weight = block_weights(s, b.weight, part, true);
+  const bool full = part.channels % kLanes<T> == 0;
+  const BlockWeights<T> weight(s, b.weight, part, true);
   const PerChannel<T> zeros, mean(b.mean, part, 0), invstd(b.invstd, part, 0);
   PerChannel<T> constant(b.mean_dy, part, 0), slope(b.mean_dy_xmu, part, 0);
-  for (int i = 0; i < kBlockVectors<T>; ++i) {
+  for (int i = 0; i < vectors_of<T>(part); ++i) {
     constant.vectors[i] *= invstd.vectors[i];
     slope.vectors[i] *= invstd.vectors[i] * invstd.vectors[i];
   }
@@ -226,7 +253,7 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Block
     convolve_block_row<K>(
         s, part, ring, weight.data(), zeros, row,
         [=](int64_t column) {
-          if (x) fetch<T>(x + column * step);
+          if (x) fetch<T>(x + column * step, p);
         },
         [=](int64_t column, int i, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, i);
@@ -246,25 +273,54 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Block
 template <class T>
 struct BlockSums {
   std::vector<double> grad_weight, seen, grad_bias;
-  explicit BlockSums(int k)
-      : grad_weight(k * k * kBlock<T>, 0), seen(k * k * kBlock<T>, 0), grad_bias(kBlock<T>, 0) {}
+  BlockSums(int k, int block)
+      : grad_weight(k * k * block, 0), seen(k * k * block, 0), grad_bias(block, 0) {}
 };
 
-template <int K, class S, class T>
-void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, BlockRing<S, T>& ring,
+// Adds to `to` what a row of taps gives, over the pixels of a row. Of large kernels each pixel is
+// loaded once, for all taps; of small ones there are `vectors` at a time, so that there are sums
+// enough for the processor to work on side by side.
+template <int K, int vectors, class T>
+inline void add_products(const T* x, const T* g, int64_t width, int64_t block, T* to) {
+  constexpr int lanes = kLanes<T>, pixels = vectors > 1 ? 1 : kVectorBytes == 64 ? kPixels : 4;
+  constexpr int sets = K == 5 && pixels == kPixels ? 2 : 1;
+  Vec<T> products[vectors][sets][K > 0 ? K : 1] = {};
+  for (int64_t w = 0; w < width; w += pixels, x += pixels * block, g += pixels * block)
+    for (int u = 0; u < vectors; ++u) {
+      Vec<T> g_v[pixels];
+      for (int p = 0; p < pixels; ++p) g_v[p] = load(g + p * block + u * lanes);
+#pragma GCC unroll 14
+      for (int q = 0; q < pixels + K - 1; ++q) {
+        const Vec<T> x_v = load(x + q * block + u * lanes);
+#pragma GCC unroll 7
+        for (int j = 0; j < K; ++j)
+          if (q - j >= 0 && q - j < pixels) products[u][(q - j) % sets][j] += g_v[q - j] * x_v;
+      }
+    }
+  for (int u = 0; u < vectors; ++u)
+    for (int j = 0; j < K; ++j) {
+      Vec<T> total = load(to + j * block + u * lanes);
+      for (int set = 0; set < sets; ++set) total += products[u][set][j];
+      store(to + j * block + u * lanes, total);
+    }
+}
+
+template <int K, class S, class T, class Ring>
+void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Ring& ring,
                  BlockSums<T>& total) {
-  constexpr int lanes = kLanes<T>, block = kBlock<T>;
-  const int k = K ? K : s.k;
-  const int64_t pad = s.padding(), width = part.right - part.left;
-  std::vector<T> grad(width * block), sums(k * k * block, T(0)), in_row(k * block);
-  std::vector<T> whole_rows(k * block, T(0));
+  constexpr int lanes = kLanes<T>;
+  const int k = K ? K : s.k, vectors = vectors_of<T>(part);
+  const int64_t pad = s.padding(), width = part.right - part.left, block = part.block;
+  // Zeros follow the last pixel, where all pixels of a run are multiplied.
+  Buffer<T> grad(round_up(width, kPixels) * block), sums(k * k * block), in_row(k * block),
+      whole_rows(k * block);
   int64_t steps = 0;
   auto flush = [&] {  // so that rounding does not grow with the feature map
     for (int t = 0; t < k * k * block; ++t) total.grad_weight[t] += sums[t];
     for (int i = 0; i < k; ++i)
       for (int t = 0; t < k * block; ++t) total.seen[i * k * block + t] += whole_rows[t];
-    std::fill(sums.begin(), sums.end(), T(0));
-    std::fill(whole_rows.begin(), whole_rows.end(), T(0));
+    sums.fill(T(0));
+    whole_rows.fill(T(0));
     steps = 0;
   };
   ring.begin(b.x, part, b.mean, b.invstd);
@@ -273,13 +329,13 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Bloc
     const S* from = b.grad + position(s, part.n, row, part.left, part.channel);
     PerChannel<T> row_sums;
     for (int64_t w = 0; w < width; ++w, from += s.c)
-      for (int v = 0; v < kBlockVectors<T>; ++v) {
+      for (int v = 0; v < vectors; ++v) {
         const Vec<T> g = read<S, T>(from + v * lanes, numbers_of<T>(part, v));
         store(&grad[w * block + v * lanes], g);
         row_sums.vectors[v] += g;
       }
-    T row_sum[block];
-    for (int v = 0; v < kBlockVectors<T>; ++v) store(row_sum + v * lanes, row_sums.vectors[v]);
+    T row_sum[kWidestBlock<T>];
+    for (int v = 0; v < block / lanes; ++v) store(row_sum + v * lanes, row_sums.vectors[v]);
     for (int i = 0; i < block; ++i) total.grad_bias[i] += row_sum[i];
     // The sum of this row for each column of the kernel: without the taps that fall outside.
     for (int j = 0; j < k; ++j) {
@@ -302,34 +358,23 @@ void reduce_part(const Shape& s, const Backward<S, T>& b, const Part& part, Bloc
     }
     for (int i = valid.first; i < valid.last; ++i) {
       const T* x_row = ring.row(row + int64_t(i) * s.dilation - pad);
-      // Vectors at a time, so that there are sums enough for the processor to work on side by side.
-      constexpr int kAtOnce = K == 1 || K == 3 ? kBlockVectors<T> : 1;
-      for (int vector = 0; vector < kBlockVectors<T>; vector += kAtOnce) {
+      constexpr int at_once = K == 1 || K == 3 ? 4 : 1;  // which the narrowest block has
+      for (int vector = 0; vector < vectors; vector += at_once) {
         const T* x = x_row + vector * lanes;
         const T* g = grad.data() + vector * lanes;
         T* to = &sums[i * k * block + vector * lanes];
-        if constexpr (K > 0) {
-          Vec<T> products[kAtOnce][K] = {};
-          for (int64_t w = 0; w < width; ++w)
-            for (int u = 0; u < kAtOnce; ++u) {
-              const Vec<T> g_v = load(g + w * block + u * lanes);
-#pragma GCC unroll 7
-              for (int j = 0; j < K; ++j)
-                products[u][j] += g_v * load(x + (w + int64_t(j) * s.dilation) * block + u * lanes);
-            }
-          for (int u = 0; u < kAtOnce; ++u)
-            for (int j = 0; j < K; ++j) {
-              T* at = to + j * block + u * lanes;
-              store(at, load(at) + products[u][j]);
-            }
-        } else {
-          for (int j = 0; j < k; ++j) {
-            Vec<T> products = load(to + j * block);
-            for (int64_t w = 0; w < width; ++w)
-              products += load(g + w * block) * load(x + (w + int64_t(j) * s.dilation) * block);
-            store(to + j * block, products);
-          }
+        if (K > 0 && s.dilation == 1) {
+          add_products<K, at_once>(x, g, width, block, to);
+          continue;
         }
+        for (int u = 0; u < at_once; ++u)
+          for (int j = 0; j < k; ++j) {
+            const T* x_j = x + int64_t(j) * s.dilation * block + u * lanes;
+            Vec<T> products = load(to + j * block + u * lanes);
+            for (int64_t w = 0; w < width; ++w)
+              products += load(g + w * block + u * lanes) * load(x_j + w * block);
+            store(to + j * block + u * lanes, products);
+          }
       }
     }
     steps += width;
@@ -344,36 +389,40 @@ template <class S, class T>
 void statistics_pixels(const Shape& s, const S* x, int64_t first, int64_t last, double* mean,
                        double* squares) {
   constexpr int lanes = kLanes<T>;
+  const int64_t channels = s.c, whole = channels / lanes * lanes;
+  const int rest = int(channels - whole);
   // Pixels of a tile, which is read twice and has to stay in the cache for that.
-  const int64_t tile = std::clamp<int64_t>(32768 / s.c, 8, 64);
-  const int64_t width = round_up(s.c, lanes);
-  std::fill(mean, mean + s.c, 0.0);
-  std::fill(squares, squares + s.c, 0.0);
-  std::vector<T> pivots(width), means(width), distances(width);
-  auto numbers_at = [&](int64_t c) { return int(std::min<int64_t>(lanes, s.c - c)); };
+  const int64_t tile = std::clamp<int64_t>(32768 / channels, 8, 64);
+  std::fill(mean, mean + channels, 0.0);
+  std::fill(squares, squares + channels, 0.0);
+  Buffer<T> numbers(3 * (whole + lanes));
+  T *const pivots = numbers.data(), *const means = pivots + whole + lanes;
+  T* const distances = means + whole + lanes;
+  // Calls `run(c, x)` for the vectors of a pixel, the last of which may be a part of one.
+  auto for_vectors = [=](const S* pixel, auto run) {
+    for (int64_t c = 0; c < whole; c += lanes) run(c, read<S, T>(pixel + c, lanes));
+    if (rest) run(whole, read<S, T>(pixel + whole, rest));
+  };
   for (int64_t start = first; start < last; start += tile) {
     const int64_t end = std::min(last, start + tile);
-    std::fill(means.begin(), means.end(), T(0));
-    std::fill(distances.begin(), distances.end(), T(0));
+    std::fill(means, distances + whole + lanes, T(0));
     // Distances from the first pixel: what all have in common is not rounded in the sum.
-    for (int64_t c = 0; c < s.c; c += lanes)
-      store(&pivots[c], read<S, T>(x + start * s.c + c, numbers_at(c)));
+    for_vectors(x + start * channels, [=](int64_t c, Vec<T> v) { store(pivots + c, v); });
     for (int64_t p = start; p < end; ++p)
-      for (int64_t c = 0; c < s.c; c += lanes)
-        store(&means[c],
-              load(&means[c]) + (read<S, T>(x + p * s.c + c, numbers_at(c)) - load(&pivots[c])));
+      for_vectors(x + p * channels, [=](int64_t c, Vec<T> v) {
+        store(means + c, load(means + c) + (v - load(pivots + c)));
+      });
     const T pixels = T(end - start);
-    for (int64_t c = 0; c < width; c += lanes) store(&means[c], load(&means[c]) / pixels);
+    for (int64_t c = 0; c < channels; ++c) means[c] /= pixels;
     for (int64_t p = start; p < end; ++p)
-      for (int64_t c = 0; c < s.c; c += lanes) {
-        const Vec<T> from_pivot = read<S, T>(x + p * s.c + c, numbers_at(c)) - load(&pivots[c]);
-        const Vec<T> distance = from_pivot - load(&means[c]);
-        store(&distances[c], load(&distances[c]) + distance * distance);
-      }
+      for_vectors(x + p * channels, [=](int64_t c, Vec<T> v) {
+        const Vec<T> distance = (v - load(pivots + c)) - load(means + c);
+        store(distances + c, load(distances + c) + distance * distance);
+      });
     // Chan's formula: tiles are joined by their means, raw squares would cancel.
     const double share = double(end - start) / double(end - first);
     const double weight = share * double(start - first);
-    for (int64_t c = 0; c < s.c; ++c) {
+    for (int64_t c = 0; c < channels; ++c) {
       const double delta = double(pivots[c]) + double(means[c]) - mean[c];
       mean[c] += delta * share;
       squares[c] += distances[c] + delta * delta * weight;

@@ -2,52 +2,74 @@
 // of the jobs are joined, in an order that does not depend on the number of threads.
 //
 // Contiguous feature maps are divided by channels (planes.h), channels_last ones into blocks of
-// channels and parts of images (blocks.h).
+// channels and parts of images (blocks.h), and so are contiguous ones with short rows (tiles.h).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "blocks.h"
 #include "layer.h"
 #include "planes.h"
+#include "tiles.h"
 
 namespace bnet {
 
 // Enough parts to keep many threads busy, decided by the shape alone.
 constexpr int64_t kParts = 64;
 constexpr int64_t kLeastRows = 16;
-// Columns of a part: few enough that its rows stay in the L2 cache, and as many as that allows,
-// since memory is fastest in long runs.
+constexpr int64_t kLeastParts = 16;
+// Columns of a part of the narrowest block: few enough that its rows stay in the L2 cache, and as
+// many as that allows, since memory is fastest in long runs.
 constexpr int64_t kColumns = 320;
 template <class T>
 struct Parts {
   const Shape s;
+  const int block;
   const int64_t blocks, strips, bands, groups;
 
-  explicit Parts(const Shape& shape)
+  Parts(const Shape& shape, bool tiled)
       : s(shape),
-        blocks((s.c + kBlock<T> - 1) / kBlock<T>),
-        strips(std::max<int64_t>(1, (s.w + kColumns / 2) / kColumns)),
-        bands(std::clamp<int64_t>(kParts / std::max<int64_t>(1, s.n * blocks * strips), 1,
-                                  std::max<int64_t>(1, s.h / kLeastRows))),
+        block(tiled ? kBlock<T> : block_of(shape)),
+        blocks((s.c + block - 1) / block),
+        strips(tiled ? 1 : strips_of(s, block)),
+        bands(tiled ? 1
+                    : std::clamp<int64_t>(kParts / std::max<int64_t>(1, s.n * blocks * strips), 1,
+                                          std::max<int64_t>(1, s.h / kLeastRows))),
         groups(std::clamp<int64_t>((kParts + blocks - 1) / blocks, 1,
                                    std::max<int64_t>(1, units()))) {}
 
   int64_t units() const { return s.n * bands * strips; }  // of each block of channels
   int64_t width() const { return (s.w + strips - 1) / strips; }
 
-  Part operator()(int64_t block, int64_t unit) const {
+  Part operator()(int64_t index, int64_t unit) const {
     const int64_t strip = unit % strips, band = unit / strips % bands, n = unit / strips / bands;
-    const int64_t channel = block * kBlock<T>;
+    const int64_t channel = index * block;
     return {n,
             s.h * band / bands,
             s.h * (band + 1) / bands,
             s.w * strip / strips,
             s.w * (strip + 1) / strips,
             channel,
-            int(std::min<int64_t>(kBlock<T>, s.c - channel))};
+            int(std::min<int64_t>(block, s.c - channel)),
+            block};
+  }
+
+ private:
+  // The widest block that has channels for all of it and leaves parts enough.
+  static int block_of(const Shape& s) {
+    int block = kWidestBlock<T>;
+    while (
+        block > kBlock<T> &&
+        (block > s.c || s.c / block * s.n * strips_of(s, block) * (s.h / kLeastRows) < kLeastParts))
+      block /= 2;
+    return block;
+  }
+  static int64_t strips_of(const Shape& s, int block) {
+    const int64_t columns = kColumns * kBlock<T> / block;
+    return std::max<int64_t>(1, (s.w + columns / 2) / columns);
   }
 };
 
@@ -92,22 +114,50 @@ void for_channels(const Shape& s, int threads, Run run) {
   }
 }
 
-template <int K, class S, class T>
-void forward_blocks(const Shape& s, const Forward<S, T>& f, int threads) {
-  const Parts<T> parts(s);
-  const int64_t count = parts.blocks * parts.units();
+// Calls `run(part, room, index)` for every part of a feature map, with a room for each thread; its
+// blocks of channels come one after the other, and each of them in `groups` parts of its units.
+template <class Room, class T, class Make, class Run>
+void for_parts(const Parts<T>& parts, int64_t groups, int threads, Make make, Run run) {
+  const int64_t count = parts.blocks * groups, units = parts.units();
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    BlockRing<S, T> ring(s, parts.width());
+    Room room = make();
 #pragma omp for schedule(dynamic)
-    for (int64_t p = 0; p < count; ++p)
-      forward_part<K>(s, f, parts(p % parts.blocks, p / parts.blocks), ring);
+    for (int64_t p = 0; p < count; ++p) {
+      const int64_t g = p / parts.blocks;
+      for (int64_t u = units * g / groups; u < units * (g + 1) / groups; ++u)
+        run(parts(p % parts.blocks, u), room, p);
+    }
   }
+}
+
+// The same with the room of a feature map's format, `BlockRing` or `Tiles`.
+template <class S, class T, class Run>
+void for_parts(const Shape& s, const Parts<T>& parts, bool tiled, int64_t groups, int threads,
+               Run run) {
+  if (tiled)
+    for_parts<Tiles<T>>(parts, groups, threads, [&] { return Tiles<T>(s); }, run);
+  else
+    for_parts<BlockRing<S, T>>(
+        parts, groups, threads, [&] { return BlockRing<S, T>(s, parts.width(), parts.block); },
+        run);
+}
+
+template <int K, class S, class T>
+void forward_blocks(const Shape& s, const Forward<S, T>& f, bool tiled, int threads) {
+  const Parts<T> parts(s, tiled);
+  for_parts<S>(s, parts, tiled, parts.units(), threads, [&](const Part& part, auto& room, int64_t) {
+    if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
+      forward_tile<K>(s, f, part, room);
+    else
+      forward_part<K>(s, f, part, room);
+  });
 }
 
 template <int K, class S, class T>
 void forward(const Shape& s, bool channels_last, const Forward<S, T>& f, int threads) {
-  if (channels_last) return forward_blocks<K>(s, f, threads);
+  const bool tiled = !channels_last && in_tiles<T>(s);
+  if (channels_last || tiled) return forward_blocks<K>(s, f, tiled, threads);
   for_channels<S, T>(
       s, threads, [&](int64_t c, Scratch<S, T>& scratch) { forward_channel<K>(s, f, c, scratch); });
 }
@@ -117,10 +167,11 @@ template <int K, class S, class T>
 void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f, T* mean, T* var,
                       T* invstd, double eps, int threads) {
   auto invert = [=](int64_t c) { invstd[c] = T(1 / std::sqrt(double(var[c]) + eps)); };
-  if (channels_last) {
-    statistics<S, T>(s, true, f.x, mean, var, threads);
+  const bool tiled = !channels_last && in_tiles<T>(s);
+  if (channels_last || tiled) {
+    statistics<S, T>(s, channels_last, f.x, mean, var, threads);
     for (int64_t c = 0; c < s.c; ++c) invert(c);
-    return forward_blocks<K>(s, f, threads);
+    return forward_blocks<K>(s, f, tiled, threads);
   }
   for_channels<S, T>(s, threads, [&](int64_t c, Scratch<S, T>& scratch) {
     statistics_channel<S, T>(s, f.x, c, mean, var);
@@ -130,22 +181,17 @@ void forward_training(const Shape& s, bool channels_last, const Forward<S, T>& f
 }
 
 template <int K, class S, class T>
-void reduce_blocks(const Shape& s, const Backward<S, T>& b, int threads) {
-  constexpr int block = kBlock<T>;
-  const Parts<T> parts(s);
-  const int64_t count = parts.blocks * parts.groups, units = parts.units();
-  const int taps = s.k * s.k;
-  std::vector<BlockSums<T>> sums(count, BlockSums<T>(s.k));
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    BlockRing<S, T> ring(s, parts.width());
-#pragma omp for schedule(dynamic)
-    for (int64_t p = 0; p < count; ++p) {
-      const int64_t g = p / parts.blocks;
-      for (int64_t u = units * g / parts.groups; u < units * (g + 1) / parts.groups; ++u)
-        reduce_part<K>(s, b, parts(p % parts.blocks, u), ring, sums[p]);
-    }
-  }
+void reduce_blocks(const Shape& s, const Backward<S, T>& b, bool tiled, int threads) {
+  const Parts<T> parts(s, tiled);
+  const int taps = s.k * s.k, block = parts.block;
+  std::vector<BlockSums<T>> sums(parts.blocks * parts.groups, BlockSums<T>(s.k, block));
+  for_parts<S>(s, parts, tiled, parts.groups, threads,
+               [&](const Part& part, auto& room, int64_t p) {
+                 if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
+                   reduce_tile<K>(s, b, part, room, sums[p]);
+                 else
+                   reduce_part<K>(s, b, part, room, sums[p]);
+               });
   for (int64_t c = 0; c < s.c; ++c) {
     const int64_t of_block = c / block, i = c % block;
     double grad_bias = 0, sum_dy = 0;
@@ -180,9 +226,9 @@ void means_of_gradient(const Shape& s, const Backward<S, T>& b, int64_t c, T* me
 enum Passes { kReduce = 1, kInput = 2, kFrozen = 4 };
 
 template <int K, class S, class T>
-void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) {
+void backward_blocks(const Shape& s, Backward<S, T> b, bool tiled, int passes, int threads) {
   const bool frozen = passes & kFrozen;
-  if (passes & kReduce) reduce_blocks<K>(s, b, threads);
+  if (passes & kReduce) reduce_blocks<K>(s, b, tiled, threads);
   if (!(passes & kInput)) return;
   std::vector<T> mean_dy, mean_dy_xmu;
   if ((passes & kReduce) && !frozen) {
@@ -192,21 +238,20 @@ void backward_blocks(const Shape& s, Backward<S, T> b, int passes, int threads) 
     b.mean_dy = mean_dy.data();
     b.mean_dy_xmu = mean_dy_xmu.data();
   }
-  const Parts<T> parts(s);
-  const int64_t count = parts.blocks * parts.units();
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    BlockRing<S, T> ring(s, parts.width());
-#pragma omp for schedule(dynamic)
-    for (int64_t p = 0; p < count; ++p)
-      input_part<K>(s, b, parts(p % parts.blocks, p / parts.blocks), ring, frozen);
-  }
+  const Parts<T> parts(s, tiled);
+  for_parts<S>(s, parts, tiled, parts.units(), threads, [&](const Part& part, auto& room, int64_t) {
+    if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
+      input_tile<K>(s, b, part, room, frozen);
+    else
+      input_part<K>(s, b, part, room, frozen);
+  });
 }
 
 template <int K, class S, class T>
 void backward(const Shape& s, bool channels_last, const Backward<S, T>& b, int passes,
               int threads) {
-  if (channels_last) return backward_blocks<K>(s, b, passes, threads);
+  const bool tiled = !channels_last && in_tiles<T>(s);
+  if (channels_last || tiled) return backward_blocks<K>(s, b, tiled, passes, threads);
   const bool frozen = passes & kFrozen, both = (passes & kReduce) && (passes & kInput);
   for_channels<S, T>(s, threads, [&](int64_t c, Scratch<S, T>& scratch) {
     if (passes & kReduce) reduce_channel<K>(s, b, c, scratch);

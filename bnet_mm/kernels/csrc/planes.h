@@ -1,8 +1,7 @@
-// One channel of contiguous feature maps: a plane, or a band of its rows, goes, converted,
-// normalized and padded with zeros, into one row of values, and vectors run along all of it.
+// One channel of contiguous feature maps: a plane, or a band of its rows, is copied, converted,
+// normalized and padded with zeros, and vectors run along its rows.
 //
-// Rows lie a padding apart, which is the right one of a row and the left one of the next. What the
-// vectors compute in between is not written. So short rows fill the vectors, too.
+// Several rows are computed at once: what is loaded of one of them serves the taps of all.
 #pragma once
 
 #include <algorithm>
@@ -41,18 +40,22 @@ struct Bands {
   int64_t most_rows() const { return (height + count - 1) / count; }
 };
 
-// A band in one padded row.
-template <class S, class T>
-class FlatBand {
- public:
-  static constexpr int kMany = 4;
+// Rows, and vectors of a row, that are computed at once.
+constexpr int kRows = kVectorBytes == 64 ? 4 : 2;
+constexpr int kColumnVectors = 2;
 
-  explicit FlatBand(const Shape& shape)
+// A band with its padding. Its rows start with a vector, and so far from one another that there are
+// zeros enough between them for the right padding of one and the left one of the next.
+template <class S, class T>
+class PaddedBand {
+ public:
+  explicit PaddedBand(const Shape& shape)
       : s(shape),
         pad(shape.padding()),
-        pitch(shape.w + pad),
+        pitch(round_up(shape.w + pad, kLanes<T>)),
         bands(shape),
-        numbers((bands.most_rows() + 2 * pad) * pitch + 2 * pad + kMany * kLanes<T>, T(0)) {
+        numbers((round_up(bands.most_rows(), kRows) + 2 * pad) * pitch + lead() +
+                (kColumnVectors + 1) * kLanes<T> + 2 * pad) {
     for (int i = 0; i < kLanes<T>; ++i) inside[i] = i < s.w ? T(1) : T(0);
   }
 
@@ -62,8 +65,7 @@ class FlatBand {
     const int64_t pixels = s.pixels(), around = with_neighbours ? pad : 0;
     const int64_t first = std::max<int64_t>(0, band.top - around);
     const int64_t last = std::min(s.h, band.bottom + around);
-    rows = band.rows();
-    auto at = [&](int64_t row) { return &numbers[(row - band.top + pad) * pitch + pad]; };
+    auto at = [&](int64_t row) { return &numbers[(row - band.top + pad) * pitch + lead()]; };
     for (int64_t row = first; row < last; ++row) {
       const S* from = plane + row * s.w;
       T* to = at(row);
@@ -74,69 +76,170 @@ class FlatBand {
       });
     }
     if (bands.count == 1) return;  // what is around a whole plane has always been zero
+    const int64_t end = band.top + round_up(band.rows(), kRows) + pad;
     for (int64_t row = band.top - pad; row < first; ++row) std::fill_n(at(row), s.w, T(0));
-    for (int64_t row = last; row < band.bottom + pad; ++row) std::fill_n(at(row), s.w, T(0));
+    for (int64_t row = last; row < end; ++row) std::fill_n(at(row), s.w, T(0));
   }
 
-  // The first value of the padding above, and of the band itself.
-  const T* above() const { return numbers.data(); }
-  const T* first() const { return &numbers[pad * pitch + pad]; }
-  // Values from the band's first to its last.
-  int64_t length() const { return (rows - 1) * pitch + s.w; }
+  // The first value of the padding above and left of the band, and of the band itself.
+  const T* above() const { return &numbers[lead() - pad]; }
+  const T* first() const { return &numbers[pad * pitch + lead()]; }
 
   const Shape s;
   const int64_t pad, pitch;
   const Bands bands;
 
  private:
+  int64_t lead() const { return round_up(pad, kLanes<T>); }
   // Not a product: what is masked may be infinite.
   static Vec<T> select(Vec<T> mask, Vec<T> x) { return mask > 0 ? x : Vec<T>{}; }
 
-  std::vector<T> numbers;
+  Buffer<T> numbers;
   T inside[kLanes<T>];
-  int64_t rows = 0;
 };
+
+// Calls `run(row, column, count)` for blocks of `kRows` rows of a band by `count` vectors, which is
+// a constant: 2, or 1 at the end of a row. The last ones may reach beyond the band.
+template <class T, class Run>
+inline void for_row_blocks(const Band& band, int64_t width, Run run) {
+  constexpr int lanes = kLanes<T>;
+  for (int64_t row = 0; row < band.rows(); row += kRows) {
+    int64_t column = 0;
+    for (; column + lanes < width; column += kColumnVectors * lanes)
+      run(row, column, std::integral_constant<int, kColumnVectors>{});
+    if (column < width) run(row, column, std::integral_constant<int, 1>{});
+  }
+}
 
 // Room for one channel: bands of a feature map and of a gradient, an output, and sums.
 template <class S, class T>
 struct Scratch {
-  FlatBand<S, T> map, grad;
-  std::vector<T> output, products, rows;
+  PaddedBand<S, T> map, grad;
+  Buffer<T> output, products;
+  std::vector<T> rows;
   std::vector<double> grad_weight;
   explicit Scratch(const Shape& s)
       : map(s),
         grad(s),
-        output(map.bands.most_rows() * map.pitch + FlatBand<S, T>::kMany * kLanes<T>),
+        output((round_up(map.bands.most_rows(), kRows) * map.pitch +
+                (kColumnVectors + 1) * kLanes<T>)),
         products(s.k * s.k * kLanes<T>),
         rows((2 * s.padding() + 1) * width(s)),
         grad_weight(s.k * s.k) {}
   static int64_t width(const Shape& s) { return round_up(s.w, kLanes<T>); }
 };
 
-template <int K, class S, class T>
-void convolve_band(const FlatBand<S, T>& band, const T* weight, T start, T* output) {
-  constexpr int kMany = FlatBand<S, T>::kMany, lanes = kLanes<T>;
-  const int k = K ? K : band.s.k;
-  const int64_t dilation = band.s.dilation, down = dilation * band.pitch;
-  const int64_t length = band.length();
-  auto sum_up = [&](int64_t at, auto count) {
-    Vec<T> sums[count.value];
-    for (auto& v : sums) v = broadcast(start);
-    for (int i = 0; i < k; ++i) {
-      const T* from = band.above() + at + i * down;
-#pragma GCC unroll 7
-      for (int j = 0; j < k; ++j) {
-        const Vec<T> tap = broadcast(weight[i * k + j]);
-        for (int v = 0; v < count.value; ++v)
-          sums[v] += load(from + j * dilation + v * lanes) * tap;
+// Adds all taps of a block of `kRows` rows by V vectors to its sums. `from` is where the first tap
+// of its first pixel is; each vector is loaded once for the taps of a column.
+template <int K, int V, class T>
+inline void add_all_taps(const T* from, int64_t pitch, const T* weight, Vec<T> (&sums)[kRows][V]) {
+  for (int j = 0; j < K; ++j, ++from) {
+    Vec<T> taps[K > 0 ? K : 1];
+    for (int i = 0; i < K; ++i) taps[i] = broadcast(weight[i * K + j]);
+    const T* x_row = from;
+#pragma GCC unroll 10
+    for (int q = 0; q < kRows + K - 1; ++q, x_row += pitch)
+      for (int v = 0; v < V; ++v) {
+        const Vec<T> x = load(x_row + v * kLanes<T>);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r)
+          if (q - r >= 0 && q - r < K) sums[r][v] += x * taps[q - r];
       }
+  }
+}
+
+// Convolves a band, whose taps are next to one another.
+template <int K, class S, class T>
+void convolve_band(const PaddedBand<S, T>& padded, const Band& band, const T* weight, T start,
+                   T* output) {
+  constexpr int lanes = kLanes<T>;
+  const int64_t pitch = padded.pitch;
+  const T* const above = padded.above();
+  for_row_blocks<T>(band, padded.s.w, [=](int64_t row, int64_t column, auto count) {
+    constexpr int vectors = count.value;
+    Vec<T> sums[kRows][vectors];
+    for (auto& of_row : sums)
+      for (auto& v : of_row) v = broadcast(start);
+    add_all_taps<K, vectors>(above + row * pitch + column, pitch, weight, sums);
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < vectors; ++v)
+        store(output + (row + r) * pitch + column + v * lanes, sums[r][v]);
+  });
+}
+
+// The same for any kernel size and dilation.
+template <class S, class T>
+void convolve_band_of_any(const PaddedBand<S, T>& padded, const Band& band, const T* weight,
+                          T start, T* output) {
+  constexpr int lanes = kLanes<T>;
+  const int64_t pitch = padded.pitch, dilation = padded.s.dilation;
+  const int k = padded.s.k;
+  for (int64_t row = 0; row < band.rows(); ++row)
+    for (int64_t column = 0; column < padded.s.w; column += lanes) {
+      const T* from = padded.above() + row * pitch + column;
+      Vec<T> sums = broadcast(start);
+      for (int i = 0; i < k; ++i)
+        for (int j = 0; j < k; ++j)
+          sums += load(from + i * dilation * pitch + j * dilation) * broadcast(weight[i * k + j]);
+      store(output + row * pitch + column, sums);
     }
-    for (int v = 0; v < count.value; ++v) store(output + at + v * lanes, sums[v]);
-  };
-  int64_t at = 0;
-  for (; at + kMany * lanes <= length; at += kMany * lanes)
-    sum_up(at, std::integral_constant<int, kMany>{});
-  for (; at < length; at += lanes) sum_up(at, std::integral_constant<int, 1>{});
+}
+
+// Adds to `products`, K x K vectors, columns of the kernel first, those of a block of gradients.
+template <int K, int V, class T>
+inline void add_all_products(const T* from, int64_t pitch, const Vec<T> (&g)[kRows][V],
+                             T* products) {
+  for (int j = 0; j < K; ++j, ++from) {
+    Vec<T> sums[V][K > 0 ? K : 1] = {};
+    const T* x_row = from;
+#pragma GCC unroll 10
+    for (int q = 0; q < kRows + K - 1; ++q, x_row += pitch)
+      for (int v = 0; v < V; ++v) {
+        const Vec<T> x = load(x_row + v * kLanes<T>);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r)
+          if (q - r >= 0 && q - r < K) sums[v][q - r] += x * g[r][v];
+      }
+    for (int i = 0; i < K; ++i, products += kLanes<T>) {
+      Vec<T> total = load(products);
+      for (int v = 0; v < V; ++v) total += sums[v][i];
+      store(products, total);
+    }
+  }
+}
+
+// Adds the products of a band's gradient and feature map, for each tap, to `products`.
+template <int K, class S, class T>
+void multiply_bands(const PaddedBand<S, T>& map, const PaddedBand<S, T>& grad, const Band& band,
+                    T* products) {
+  constexpr int lanes = kLanes<T>;
+  const int64_t pitch = map.pitch;
+  const T *const above = map.above(), *const first = grad.first();
+  for_row_blocks<T>(band, map.s.w, [=](int64_t row, int64_t column, auto count) {
+    constexpr int vectors = count.value;
+    const int64_t at = row * pitch + column;
+    Vec<T> g[kRows][vectors];
+    for (int r = 0; r < kRows; ++r)
+      for (int v = 0; v < vectors; ++v) g[r][v] = load(first + at + r * pitch + v * lanes);
+    add_all_products<K, vectors>(above + at, pitch, g, products);
+  });
+}
+
+// The same for any kernel size and dilation.
+template <class S, class T>
+void multiply_bands_of_any(const PaddedBand<S, T>& map, const PaddedBand<S, T>& grad,
+                           const Band& band, T* products) {
+  constexpr int lanes = kLanes<T>;
+  const int64_t pitch = map.pitch, dilation = map.s.dilation;
+  for (int j = 0; j < map.s.k; ++j)
+    for (int i = 0; i < map.s.k; ++i, products += lanes) {
+      const T* x = map.above() + i * dilation * pitch + j * dilation;
+      Vec<T> total = load(products);
+      for (int64_t row = 0; row < band.rows(); ++row)
+        for (int64_t column = 0; column < map.s.w; column += lanes)
+          total += load(x + row * pitch + column) * load(grad.first() + row * pitch + column);
+      store(products, total);
+    }
 }
 
 template <int K, class S, class T>
@@ -150,7 +253,11 @@ void forward_channel(const Shape& s, const Forward<S, T>& f, int64_t c, Scratch<
     for (int64_t i = 0; i < bands.count; ++i) {
       const Band band = bands[i];
       scratch.map.load_band(f.x + plane, band, true, mean, invstd);
-      convolve_band<K>(scratch.map, f.weight + c * s.k * s.k, f.bias[c], scratch.output.data());
+      const T* weight = f.weight + c * s.k * s.k;
+      if (K > 0 && s.dilation == 1)
+        convolve_band<K>(scratch.map, band, weight, f.bias[c], scratch.output.data());
+      else
+        convolve_band_of_any(scratch.map, band, weight, f.bias[c], scratch.output.data());
       for (int64_t row = band.top; row < band.bottom; ++row) {
         const T* from = &scratch.output[(row - band.top) * pitch];
         S* to = f.y + plane + row * s.w;
@@ -168,19 +275,19 @@ void forward_channel(const Shape& s, const Forward<S, T>& f, int64_t c, Scratch<
 
 template <int K, class S, class T>
 void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<S, T>& scratch) {
-  // Vectors at a time, so that there are sums enough for the processor to work on side by side.
-  constexpr int lanes = kLanes<T>, kAtOnce = K == 1 ? 4 : K == 3 ? 2 : 1;
+  constexpr int lanes = kLanes<T>;
   const int k = K ? K : s.k, taps = k * k;
-  const int64_t pad = s.padding(), pitch = scratch.map.pitch, dilation = s.dilation;
+  const int64_t pad = s.padding(), pitch = scratch.map.pitch;
   const int64_t pixels = s.pixels();
   const Bands& bands = scratch.map.bands;
   const int64_t width = Scratch<S, T>::width(s), kept = std::min(s.h, 2 * pad + 1);
   const T* weight = b.weight + c * taps;
-  std::vector<T>&sums = scratch.products, &rows = scratch.rows;
+  Buffer<T>& products = scratch.products;
+  std::vector<T>& rows = scratch.rows;
   std::vector<double>& grad_weight = scratch.grad_weight;
   std::fill(grad_weight.begin(), grad_weight.end(), 0.0);
   std::fill(rows.begin(), rows.end(), T(0));
-  std::fill(sums.begin(), sums.end(), T(0));
+  products.fill(T(0));
   // Rows at the top and at the bottom by themselves, which some taps do not see; all others in one.
   auto kept_row = [=](int64_t row) {
     if (s.h <= kept || row < pad) return row;
@@ -188,8 +295,10 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
   };
   int64_t steps = 0;
   auto flush = [&] {  // so that rounding does not grow with the feature map
-    for (int t = 0; t < taps; ++t) grad_weight[t] += sum<T>(load(&sums[t * lanes]));
-    std::fill(sums.begin(), sums.end(), T(0));
+    for (int i = 0; i < k; ++i)
+      for (int j = 0; j < k; ++j)
+        grad_weight[i * k + j] += sum<T>(load(&products[(j * k + i) * lanes]));
+    products.fill(T(0));
     steps = 0;
   };
   for (int64_t n = 0; n < s.n; ++n) {
@@ -198,40 +307,17 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
       const Band band = bands[band_index];
       scratch.map.load_band(b.x + plane, band, true, b.mean[c], b.invstd[c]);
       scratch.grad.load_band(b.grad + plane, band, false, T(0), T(1));
-      const int64_t length = scratch.grad.length();
       const T* g = scratch.grad.first();
       for (int64_t row = band.top; row < band.bottom; ++row) {
         T* to = &rows[kept_row(row) * width];
         const T* from = g + (row - band.top) * pitch;
         for (int64_t w = 0; w < width; w += lanes) store(to + w, load(to + w) + load(from + w));
       }
-      for (int i = 0; i < k; ++i) {
-        const T* x = scratch.map.above() + i * dilation * pitch;
-        T* to = &sums[i * k * lanes];
-        if constexpr (K > 0) {
-          Vec<T> products[kAtOnce][K] = {};
-          for (int64_t at = 0; at < length; at += kAtOnce * lanes)
-            for (int u = 0; u < kAtOnce; ++u) {
-              const Vec<T> g_v = load(g + at + u * lanes);
-#pragma GCC unroll 7
-              for (int j = 0; j < K; ++j)
-                products[u][j] += g_v * load(x + at + u * lanes + j * dilation);
-            }
-          for (int j = 0; j < K; ++j) {
-            Vec<T> total = products[0][j];
-            for (int u = 1; u < kAtOnce; ++u) total += products[u][j];
-            store(to + j * lanes, load(to + j * lanes) + total);
-          }
-        } else {
-          for (int j = 0; j < k; ++j) {
-            Vec<T> products = load(to + j * lanes);
-            for (int64_t at = 0; at < length; at += lanes)
-              products += load(g + at) * load(x + at + j * dilation);
-            store(to + j * lanes, products);
-          }
-        }
-      }
-      steps += length / lanes;
+      if (K > 0 && s.dilation == 1)
+        multiply_bands<K>(scratch.map, scratch.grad, band, products.data());
+      else
+        multiply_bands_of_any(scratch.map, scratch.grad, band, products.data());
+      steps += band.rows() * width / lanes;
       if (steps >= 512) flush();
     }
   }
@@ -246,8 +332,8 @@ void reduce_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<
     for (int64_t w = 0; w < s.w; ++w) row_sum += from[w];
     grad_bias += row_sum;
     for (int j = 0; j < k; ++j) {
-      const int64_t first = std::clamp<int64_t>(pad - j * dilation, 0, s.w);
-      const int64_t last = std::clamp<int64_t>(s.w + pad - j * dilation, first, s.w);
+      const int64_t first = std::clamp<int64_t>(pad - j * s.dilation, 0, s.w);
+      const int64_t last = std::clamp<int64_t>(s.w + pad - j * s.dilation, first, s.w);
       double seen = row_sum;
       for (int64_t w = 0; w < first; ++w) seen -= from[w];
       for (int64_t w = last; w < s.w; ++w) seen -= from[w];
@@ -274,7 +360,10 @@ void input_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<S
     for (int64_t i = 0; i < bands.count; ++i) {
       const Band band = bands[i];
       scratch.grad.load_band(b.grad + plane, band, true, T(0), T(1));
-      convolve_band<K>(scratch.grad, flipped, T(0), scratch.output.data());
+      if (K > 0 && s.dilation == 1)
+        convolve_band<K>(scratch.grad, band, flipped, T(0), scratch.output.data());
+      else
+        convolve_band_of_any(scratch.grad, band, flipped, T(0), scratch.output.data());
       for (int64_t row = band.top; row < band.bottom; ++row) {
         const T* from = &scratch.output[(row - band.top) * pitch];
         S* to = b.grad_x + plane + row * s.w;
@@ -289,44 +378,59 @@ void input_channel(const Shape& s, const Backward<S, T>& b, int64_t c, Scratch<S
   }
 }
 
-// Sum of `count` contiguous values, or of their squared distances from `mean`.
+// Sum of a channel's distances from `from`, or of their squares.
 template <bool squares, class S, class T>
-inline double sum_contiguous(const S* x, int64_t count, T mean) {
-  constexpr int lanes = kLanes<T>;
+inline double sum_channel(const Shape& s, const S* x, int64_t c, T from) {
+  constexpr int lanes = kLanes<T>, kMany = 4;
+  // Sums of so many vectors each, so that rounding does not grow with the feature map.
+  constexpr int64_t most = 64;
+  const int64_t pixels = s.pixels(), images = s.n, step = s.c * pixels;
+  const int64_t whole = pixels / lanes * lanes;
+  const int rest = int(pixels - whole);
+  T inside[lanes];
+  for (int i = 0; i < lanes; ++i) inside[i] = i < rest ? T(1) : T(0);
+  const Vec<T> mask = load(inside);
+  auto term = [=](Vec<T> v) {
+    v -= from;
+    return squares ? v * v : v;
+  };
   double total = 0;
-  for (int64_t start = 0; start < count;) {
-    // Chunks, so that rounding does not grow with the feature map.
-    const int64_t end = std::min<int64_t>(count, start + 64 * lanes);
-    Vec<T> sums[4] = {};
-    for (; start + 4 * lanes <= end; start += 4 * lanes)
-      for (int v = 0; v < 4; ++v) {
-        const Vec<T> x_v = read<S, T>(x + start + v * lanes, lanes) - mean;
-        sums[v] += squares ? x_v * x_v : x_v;
-      }
-    for (; start < end; start += lanes) {
-      const int numbers = int(std::min<int64_t>(lanes, end - start));
-      for (int i = 0; i < numbers; ++i) {
-        const T x_i = to_number(x[start + i]) - mean;
-        total += squares ? double(x_i) * x_i : double(x_i);
-      }
-    }
+  Vec<T> sums[kMany] = {};
+  int64_t added = 0;
+  auto flush = [&] {
     total += sum<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (auto& v : sums) v = Vec<T>{};
+    added = 0;
+  };
+  for (int64_t n = 0; n < images; ++n) {
+    const S* plane = x + c * pixels + n * step;
+    for (int64_t start = 0; start < whole;) {
+      const int64_t end = std::min(whole, start + (most - added) * kMany * lanes);
+      added += (end - start + kMany * lanes - 1) / (kMany * lanes);
+      for (; start + kMany * lanes <= end; start += kMany * lanes)
+        for (int v = 0; v < kMany; ++v)
+          sums[v] += term(read<S, T>(plane + start + v * lanes, lanes));
+      for (int v = 0; start < end; start += lanes, ++v)
+        sums[v] += term(read<S, T>(plane + start, lanes));
+      if (added >= most) flush();
+    }
+    if (rest) {
+      const Vec<T> v = term(read<S, T>(plane + whole, rest));
+      sums[kMany - 1] += mask > 0 ? v : Vec<T>{};
+      if (++added >= most) flush();
+    }
   }
+  flush();
   return total;
 }
 
 template <class S, class T>
 void statistics_channel(const Shape& s, const S* x, int64_t c, T* mean, T* var) {
   const double count = double(s.n) * s.pixels();
-  double total = 0, squares = 0;
   // Distances from one of the values: what all have in common is not rounded in the sum.
   const T pivot = to_number(x[c * s.pixels()]);
-  for (int64_t n = 0; n < s.n; ++n)
-    total += sum_contiguous<false, S, T>(x + (n * s.c + c) * s.pixels(), s.pixels(), pivot);
-  mean[c] = T(pivot + total / count);
-  for (int64_t n = 0; n < s.n; ++n)
-    squares += sum_contiguous<true, S, T>(x + (n * s.c + c) * s.pixels(), s.pixels(), mean[c]);
-  var[c] = T(squares / count);
+  mean[c] = T(pivot + sum_channel<false, S, T>(s, x, c, pivot) / count);
+  var[c] = T(sum_channel<true, S, T>(s, x, c, mean[c]) / count);
 }
 
 }  // namespace bnet

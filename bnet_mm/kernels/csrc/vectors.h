@@ -5,9 +5,12 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 namespace bnet {
 
@@ -45,7 +48,7 @@ inline void store(T* to, Vec<T> v) {
 
 template <class T>
 inline Vec<T> broadcast(T value) {
-  return Vec<T>{} + value;
+  return value - Vec<T>{};  // not a sum, which would make 0 of -0
 }
 
 template <class T>
@@ -56,6 +59,56 @@ inline double sum(Vec<T> v) {
     for (int i = 0; i < half; ++i) numbers[i] += numbers[i + half];
   return numbers[0];
 }
+
+// Every other value is from `b`; of both the first half, or the second.
+template <class T, bool second, std::size_t... i>
+inline Vec<T> interleave(Vec<T> a, Vec<T> b, std::index_sequence<i...>) {
+  constexpr int from = second ? kLanes<T> / 2 : 0;
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, (from + int(i) / 2 + int(i) % 2 * kLanes<T>)...);
+#else
+  using Indices = decltype(a < b);
+  return __builtin_shuffle(a, b, Indices{(from + int(i) / 2 + int(i) % 2 * kLanes<T>)...});
+#endif
+}
+
+// Rows and columns of a square of vectors change places.
+template <class T>
+inline void transpose(Vec<T> (&rows)[kLanes<T>]) {
+  constexpr int lanes = kLanes<T>;
+  constexpr auto all = std::make_index_sequence<std::size_t(lanes)>{};
+  for (int done = 1; done < lanes; done *= 2) {
+    Vec<T> next[lanes];
+    for (int i = 0; i < lanes / 2; ++i) {
+      next[2 * i] = interleave<T, false>(rows[i], rows[i + lanes / 2], all);
+      next[2 * i + 1] = interleave<T, true>(rows[i], rows[i + lanes / 2], all);
+    }
+    for (int i = 0; i < lanes; ++i) rows[i] = next[i];
+  }
+}
+
+// Zeros from the start of a cache line on: a vector that lies in two lines takes twice the time.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : numbers(size + kLine / sizeof(T)) {
+    const auto misplaced = reinterpret_cast<std::uintptr_t>(numbers.data()) % kLine;
+    start = numbers.data() + (misplaced ? (kLine - misplaced) / sizeof(T) : 0);
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  T* data() { return start; }
+  const T* data() const { return start; }
+  T& operator[](int64_t i) { return start[i]; }
+  const T& operator[](int64_t i) const { return start[i]; }
+  void fill(T value) { std::fill(numbers.begin(), numbers.end(), value); }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  std::vector<T> numbers;
+  T* start;
+};
 
 inline int64_t round_up(int64_t size, int64_t multiple) {
   return (size + multiple - 1) / multiple * multiple;
