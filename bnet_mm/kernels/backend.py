@@ -52,6 +52,20 @@ class Backend(Protocol):
     ) -> Tensor:
         """Returns the output for given statistics; mean and invstd None take x for x_hat."""
 
+    def infer(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+        dilation: int,
+        residual: Tensor | None = None,
+        relu: bool = False,
+    ) -> Tensor:
+        """Returns the output for running statistics, of any floating type."""
+
     def forward_training(
         self,
         x: Tensor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -24,6 +25,7 @@ from bnet_mm.kernels.versions import cpu_capability
 LIBRARIES = {'AVX512': '_cpu_avx512', 'AVX2': '_cpu_avx2', 'DEFAULT': '_cpu'}
 name = 'compiled CPU kernels'
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_RELU, _VARIANCE = 1, 2
 _REDUCE, _INPUT, _FROZEN = 1, 2, 4
 # `Call` in csrc/kernels.cpp: sizes, pointers, flags, eps.
 _TENSORS = 11
@@ -47,6 +49,11 @@ def _declared(kernels: ctypes.CDLL) -> ctypes.CDLL:
     for function in ('statistics', 'forward', 'forward_training', 'backward'):
         getattr(kernels, f'bnet_{function}').argtypes = [ctypes.c_char_p]
     return kernels
+
+
+@lru_cache(maxsize=None)
+def _function(name: str) -> Callable[[bytes], int]:
+    return getattr(library(), f'bnet_{name}')
 
 
 def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
@@ -110,6 +117,26 @@ def forward(
     y = torch.empty_like(x)
     small = _accumulated(x, weight, bias, mean, invstd)
     _call('forward', x, weight.shape[-1], dilation, x, _like(residual, x), y, *small, flags=relu)
+    return y
+
+
+def infer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """See `Backend.infer`."""
+    x = dense(x)
+    y = torch.empty_like(x)
+    tensors = x, _like(residual, x), y, *_accumulated(x, weight, bias, mean, var)
+    flags = _VARIANCE | _RELU if relu else _VARIANCE
+    _call('forward', x, weight.shape[-1], dilation, *tensors, flags=flags, eps=eps)
     return y
 
 
@@ -236,5 +263,5 @@ def _call(
     pointers = [0 if a is None else a.data_ptr() for a in tensors]
     pointers += [0] * (_TENSORS - len(pointers))
     # One packed argument: ctypes takes longer for twenty than a kernel for a small feature map.
-    if getattr(library(), f'bnet_{name}')(_CALL.pack(*sizes, *pointers, flags, eps)):
+    if _function(name)(_CALL.pack(*sizes, *pointers, flags, eps)):
         raise RuntimeError('BNET: the CPU kernels were called with a type that they do not have')

@@ -63,6 +63,22 @@ def forward(
     return (y.relu() if relu else y).to(x.dtype)
 
 
+def infer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """See `Backend.infer`."""
+    mean, var = mean.to(acc_dtype(x)), var.to(acc_dtype(x))
+    return forward(x, weight, bias, mean, (var + eps).rsqrt(), dilation, residual, relu)
+
+
 def forward_training(
     x: Tensor,
     weight: Tensor,

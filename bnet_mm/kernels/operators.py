@@ -12,10 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 import bnet_mm.kernels.compiled  # noqa: F401  (which compiled code calls)
 from bnet_mm.kernels.backend import choose
 from bnet_mm.kernels.versions import HAS_CUSTOM_OPERATORS, is_compiling, is_dynamo_compiling
+
+_is_tracing = torch._C._is_tracing
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active
 
 
 def normalize_transform(
@@ -42,13 +47,34 @@ def normalize_transform(
         output, mean and biased variance of the batch; the latter two None for given statistics.
     """
     mean, invstd = statistics if statistics is not None else (None, None)
-    if mean is not None and not is_compiling() and not wants_gradient(x, weight, bias, residual):
-        # Nothing is kept: the way through autograd takes longer than a small feature map.
-        backend, _ = choose(x, weight.shape[-1], dilation)
-        relu = residual is not None
-        y = backend.forward(x, weight, bias, mean, invstd, dilation, residual, relu)
-        return y, None, None
     return _Layer.apply(x, weight, bias, mean, invstd, eps, dilation, residual)
+
+
+def infer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Returns the layer's output for running statistics, where no gradient is wanted.
+
+    Nothing is kept: the way through autograd takes longer than a small feature map.
+
+    Args:
+        x: `(N, C, H, W)`.
+        weight, bias: the kernel `(C, 1, k, k)` and its bias `(C,)`.
+        mean, var: running statistics, `(C,)` each.
+        eps: added to the variance.
+        dilation: distance between neighbouring taps, in pixels.
+        residual: None, or what is added before a ReLU ends the residual block, as x.
+    """
+    backend, _ = choose(x, weight.shape[-1], dilation)
+    relu = residual is not None
+    return backend.infer(x, weight, bias, mean, var, eps, dilation, residual, relu)
 
 
 def transform(
@@ -66,7 +92,12 @@ def torch_is_faster(x: Tensor, k: int, dilation: int) -> bool:
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Tells whether autograd records what is done with these."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not torch.is_grad_enabled():
+        return False
+    for tensor in tensors:  # noqa: SIM110  (asked in every call, and a loop is the faster way)
+        if tensor is not None and tensor.requires_grad:
+            return True
+    return False
 
 
 def is_plain_call(*tensors: Tensor | None) -> bool:
@@ -75,19 +106,20 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
     Tracers, exporters, dispatch modes (which count operations, say), torch.func's transforms,
     forward-mode differentiation and tensor subclasses want operators that they know.
     """
-    if not HAS_CUSTOM_OPERATORS and is_compiling():
+    # Asked in every call, so that each question is one look at what torch keeps.
+    if is_dynamo_compiling():
+        # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
+        exporting = getattr(getattr(torch, 'compiler', None), '_is_exporting_flag', False)
+        if exporting or not HAS_CUSTOM_OPERATORS or torch._C._are_functorch_transforms_active():
+            return False
+    elif _is_tracing() or _dispatch_modes() or _transforms():
         return False
-    # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
-    exporting = getattr(getattr(torch, 'compiler', None), '_is_exporting_flag', False) or (
-        is_compiling() and not is_dynamo_compiling()
-    )
-    watched = not is_compiling() and torch._C._len_torch_dispatch_stack() > 0
-    return (
-        not (torch.jit.is_tracing() or exporting or watched)
-        and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-    )
+    if forward_ad._current_level >= 0:
+        return False
+    for tensor in tensors:
+        if tensor is not None and type(tensor) is not Tensor and type(tensor) is not Parameter:
+            return False
+    return True
 
 
 class _Layer(torch.autograd.Function):

@@ -19,6 +19,7 @@ from bnet_mm.errors import InputError
 from bnet_mm.kernels.backend import choose
 from bnet_mm.kernels.eager import acc_dtype
 from bnet_mm.kernels.operators import (
+    infer,
     is_plain_call,
     normalize_transform,
     torch_is_faster,
@@ -29,7 +30,7 @@ from bnet_mm.kernels.statistics import (
     synchronized_transform,
     update_running_statistics,
 )
-from bnet_mm.kernels.versions import is_autocast_enabled, is_compiling
+from bnet_mm.kernels.versions import is_autocast_enabled, is_dynamo_compiling
 from bnet_mm.layers.depthwise import DepthwiseTransform, dirac_kernel
 from bnet_mm.layers.plain import AffineView, BatchNorm2d, Owner, SyncBatchNorm, leaf
 
@@ -174,9 +175,10 @@ class EnhancedNorm(Owner):
                 f'{type(self).__name__}: expected a 4-D input (N, C, H, W), got {input.dim()}-D of '
                 f'shape {tuple(input.shape)}{kind.get(input.dim(), "")}'
             )
-        if self.fallback_reason(input) is None:
-            return self._fused(input)
-        return self.dw(self.norm(input))
+        norm, dw = self.norm, self.dw  # each a call of `nn.Module.__getattr__`
+        if _fallback_reason(norm, dw, input) is None:
+            return _fused(norm, dw, input)
+        return dw(norm(input))
 
     def end_of_block(self, input: Tensor, residual: Tensor) -> Tensor:
         """Returns `relu(self(input) + residual)`, in one step where that can be.
@@ -196,7 +198,7 @@ class EnhancedNorm(Owner):
             or group_of(self.norm) is not None
         ):
             return (self(input) + residual).relu()
-        return self._fused(input, residual)
+        return _fused(self.norm, self.dw, input, residual)
 
     def fallback_reason(self, input: Tensor) -> str | None:
         """Returns why `norm` and `dw` are called one by one for an input, or None if they are not.
@@ -204,35 +206,7 @@ class EnhancedNorm(Owner):
         Args:
             input: `(N, C, H, W)`.
         """
-        norm, dw = self.norm, self.dw
-        if not is_plain_call(input):
-            return 'the layer is traced, exported, or called on or within something special'
-        if type(norm) not in (BatchNorm2d, SyncBatchNorm):
-            return f'no back end computes {type(norm).__name__}'
-        if norm._parameters.get('weight') is not None:
-            return 'its norm has a scale and a shift of its own'
-        if (
-            type(dw).forward is not DepthwiseTransform.forward
-            or 'forward' in norm.__dict__
-            or 'forward' in dw.__dict__
-        ):
-            return 'another forward has been put in the place of its transform or its norm'
-        if has_hooks(norm) or has_hooks(dw) or has_global_hooks():
-            return 'there are hooks on its norm or on its transform'
-        weight = dw.weight
-        if weight.shape != (dw.in_channels, 1, *dw.kernel_size):
-            return 'its kernel has been given another shape'
-        half = input.dtype in (torch.bfloat16, torch.float16)
-        if weight.dtype != input.dtype and not (half and weight.dtype == torch.float32):
-            return f'the kernel is of {weight.dtype} and the feature map of {input.dtype}'
-        if weight.device != input.device:
-            return 'the layer is on another device than its input'
-        # Batch normalization has its own say on these: nothing to compute, or an error.
-        if input.shape[1] != dw.in_channels or (
-            input.numel() <= dw.in_channels and group_of(norm) is None
-        ):
-            return 'the feature map has another number of channels, or less than two values in each'
-        return None
+        return _fallback_reason(self.norm, self.dw, input)
 
     def computed_by(self, input: Tensor) -> str:
         """Returns in a few words how the layer computes for an input, and why not faster.
@@ -245,54 +219,10 @@ class EnhancedNorm(Owner):
             return f'norm, then depthwise convolution: {reason}'
         if not self.norm.training and self.norm.running_mean is not None:
             with torch.no_grad():
-                if self._is_for_torch(input):
+                if _is_for_torch(self.norm, self.dw, input):
                     return 'norm, then depthwise convolution: faster in inference for this size'
         backend, reason = choose(input, self.k, self.dilation)
         return backend.name if reason is None else f'{backend.name}: {reason}'
-
-    def _fused(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Returns the output in one step, and updates the running statistics as the norm would.
-
-        With a residual it is added before a ReLU; not with statistics over processes.
-        """
-        norm, dw = self.norm, self.dw
-        if not norm.training and norm.running_mean is not None:
-            mean, var = norm.running_mean, norm.running_var
-            if residual is None and self._is_for_torch(x):
-                # Not by the children: their own questions take longer than a small map.
-                x = F.batch_norm(x, mean, var, None, None, False, 0.0, norm.eps)
-                padding = dw.dilation[0] * (dw.kernel_size[0] // 2)
-                return F.conv2d(x, dw.weight, dw.bias, 1, padding, dw.dilation, dw.in_channels)
-            if mean.dtype != acc_dtype(x):
-                mean, var = mean.to(acc_dtype(x)), var.to(acc_dtype(x))
-            frozen = mean, (var + norm.eps).rsqrt()
-            args = dw.weight, dw.bias, frozen, norm.eps, self.dilation, residual
-            return normalize_transform(x, *args)[0]
-        group = group_of(norm)
-        count: int | Tensor = x.numel() // x.shape[1]
-        if group is None:
-            y, mean, var = normalize_transform(
-                x, dw.weight, dw.bias, None, norm.eps, self.dilation, residual
-            )
-        else:
-            y, mean, var, count = synchronized_transform(
-                x, dw.weight, dw.bias, norm.eps, self.dilation, group
-            )
-        if norm.training and norm.track_running_stats and mean is not None and var is not None:
-            update_running_statistics(norm, mean, var, count)
-        return y
-
-    def _is_for_torch(self, x: Tensor) -> bool:
-        """Tells whether torch's operators are to compute an evaluation that keeps nothing."""
-        weight, bias = self.dw.weight, self.dw.bias
-        if wants_gradient(x, weight, bias):
-            return False
-        if not x.dtype == weight.dtype == self.norm.running_mean.dtype:
-            return False
-        if is_autocast_enabled(x.device.type):  # in which a convolution is of another type
-            return False
-        # A compiler fuses them with what is around them.
-        return is_compiling() or torch_is_faster(x, self.k, self.dilation)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Adds a child; this is how conversions put another norm in the place of `norm`.
@@ -325,6 +255,78 @@ class EnhancedNorm(Owner):
                     value = dirac_kernel(value, self.k)
                 state_dict[prefix + ours] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _fallback_reason(norm: Any, dw: DepthwiseTransform, input: Tensor) -> str | None:
+    if not is_plain_call(input):
+        return 'the layer is traced, exported, or called on or within something special'
+    kind, own = type(norm), norm.__dict__
+    if kind is not BatchNorm2d and kind is not SyncBatchNorm:
+        return f'no back end computes {kind.__name__}'
+    if own['_parameters'].get('weight') is not None:
+        return 'its norm has a scale and a shift of its own'
+    if (
+        type(dw).forward is not DepthwiseTransform.forward
+        or 'forward' in own
+        or 'forward' in dw.__dict__
+    ):
+        return 'another forward has been put in the place of its transform or its norm'
+    if has_hooks(norm) or has_hooks(dw) or has_global_hooks():
+        return 'there are hooks on its norm or on its transform'
+    weight, channels, dtype = dw.weight, dw.in_channels, input.dtype
+    if weight.shape != (channels, 1, *dw.kernel_size):
+        return 'its kernel has been given another shape'
+    if weight.dtype != dtype and not (
+        weight.dtype == torch.float32 and dtype in (torch.bfloat16, torch.float16)
+    ):
+        return f'the kernel is of {weight.dtype} and the feature map of {dtype}'
+    if weight.device != input.device:
+        return 'the layer is on another device than its input'
+    # Batch normalization has its own say on these: nothing to compute, or an error.
+    if input.shape[1] != channels or (input.numel() <= channels and group_of(norm) is None):
+        return 'the feature map has another number of channels, or less than two values in each'
+    return None
+
+
+def _fused(norm: Any, dw: DepthwiseTransform, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """Returns the output in one step, and updates the running statistics as the norm would.
+
+    With a residual it is added before a ReLU; not with statistics over processes.
+    """
+    weight, bias, dilation = dw.weight, dw.bias, dw.dilation[0]
+    if not norm.training and (mean := norm.running_mean) is not None:
+        var = norm.running_var
+        if not wants_gradient(x, weight, bias, residual):
+            if residual is None and _is_for_torch(norm, dw, x):
+                # Not by the children: their own questions take longer than a small map.
+                x = F.batch_norm(x, mean, var, None, None, False, 0.0, norm.eps)
+                padding = dilation * (dw.kernel_size[0] // 2)
+                return F.conv2d(x, weight, bias, 1, padding, dilation, dw.in_channels)
+            if not is_dynamo_compiling():
+                return infer(x, weight, bias, mean, var, norm.eps, dilation, residual)
+        if mean.dtype != acc_dtype(x):
+            mean, var = mean.to(acc_dtype(x)), var.to(acc_dtype(x))
+        frozen = mean, (var + norm.eps).rsqrt()
+        return normalize_transform(x, weight, bias, frozen, norm.eps, dilation, residual)[0]
+    group = group_of(norm)
+    count: int | Tensor = x.numel() // x.shape[1]
+    if group is None:
+        y, mean, var = normalize_transform(x, weight, bias, None, norm.eps, dilation, residual)
+    else:
+        y, mean, var, count = synchronized_transform(x, weight, bias, norm.eps, dilation, group)
+    if norm.training and norm.track_running_stats and mean is not None and var is not None:
+        update_running_statistics(norm, mean, var, count)
+    return y
+
+
+def _is_for_torch(norm: Any, dw: DepthwiseTransform, x: Tensor) -> bool:
+    """Tells whether torch's operators are to compute an inference, of which nothing is kept."""
+    # A compiler fuses them with what is around them.
+    if not is_dynamo_compiling() and not torch_is_faster(x, dw.kernel_size[0], dw.dilation[0]):
+        return False
+    if not x.dtype == dw.weight.dtype == norm.running_mean.dtype:
+        return False
+    return not is_autocast_enabled(x.device.type)  # in which a convolution is of another type
 
 
 def has_hooks(module: nn.Module) -> bool:

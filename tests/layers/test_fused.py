@@ -16,7 +16,7 @@ from bnet_mm.kernels import cpu
 from bnet_mm.layers import BNET, DepthwiseTransform
 from bnet_mm.layers.depthwise import depthwise_transform
 
-# More for a thorough look: BNET_EXAMPLES=10000 pytest tests/norm/test_fused.py -k composed
+# More for a thorough look: BNET_EXAMPLES=10000 pytest tests/layers/test_fused.py -k composed
 EXAMPLES = int(os.environ.get('BNET_EXAMPLES', 100))
 
 

@@ -6,8 +6,10 @@
 // channels_last; and the number of threads; tensors. Statistics, kernels and biases are float32,
 // with float64 feature maps float64. Sums are taken in an order that does not depend on the number
 // of threads. Returns 0, or 1 for an unknown type.
+#include <cmath>
 #include <cstdlib>
 #include <type_traits>
+#include <vector>
 
 #include "passes.h"
 
@@ -85,11 +87,13 @@ struct Call {
   }
 };
 
+enum ForwardFlags { kRelu = 1, kVariance = 2 };
+
 // x, residual, y, weight, bias, mean, and `invstd`, which is the tensor of that number.
 template <class S, class T>
 Forward<S, T> forward_of(const Call& call, int invstd) {
   return {call.tensor<S>(0), call.tensor<S>(1), call.tensor<S>(2),      call.tensor<T>(3),
-          call.tensor<T>(4), call.tensor<T>(5), call.tensor<T>(invstd), bool(call.flags)};
+          call.tensor<T>(4), call.tensor<T>(5), call.tensor<T>(invstd), bool(call.flags & kRelu)};
 }
 
 // Mean and biased variance of each channel. Tensors: x, mean, var.
@@ -103,12 +107,19 @@ BNET_API int bnet_statistics(const Call* call) {
 }
 
 // Normalizes (unless `mean` is null), applies the kernel and its bias, adds `residual` (or null)
-// and applies a ReLU if `flags`. Tensors: x, residual, y, weight, bias, mean, invstd.
+// and applies a ReLU. Tensors: x, residual, y, weight, bias, mean, invstd. `flags`: 1 for the ReLU,
+// 2 where the variance stands for invstd.
 BNET_API int bnet_forward(const Call* call) {
   return with_type(int(call->type), [&](auto storage) {
     using S = decltype(storage);
     using T = typename NumberOf<S>::type;
-    const Forward<S, T> f = forward_of<S, T>(*call, 6);
+    Forward<S, T> f = forward_of<S, T>(*call, 6);
+    std::vector<T> invstd(call->flags & kVariance ? call->c : 0);
+    if (!invstd.empty()) {
+      for (int64_t c = 0; c < call->c; ++c)
+        invstd[c] = T(1 / std::sqrt(double(f.invstd[c]) + call->eps));
+      f.invstd = invstd.data();
+    }
     with_size(int(call->k), [&](auto size) {
       forward<size.value>(call->shape(), call->channels_last, f, int(call->threads));
     });

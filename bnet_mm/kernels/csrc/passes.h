@@ -13,6 +13,7 @@
 #include "blocks.h"
 #include "layer.h"
 #include "planes.h"
+#include "statistics.h"
 #include "tiles.h"
 
 namespace bnet {

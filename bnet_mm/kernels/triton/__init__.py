@@ -25,6 +25,7 @@ __all__ = [
     'backward_reduce',
     'forward',
     'forward_training',
+    'infer',
     'is_slower_than_torch',
     'name',
     'statistics',
@@ -44,6 +45,22 @@ MOST_PIXELS = 2**29
 def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
     """See `Backend.is_slower_than_torch`; no GPU has told yet."""
     return False
+
+
+def infer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    dilation: int,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """See `Backend.infer`."""
+    mean, var = mean.float(), var.float()
+    return forward(x, weight, bias, mean, (var + eps).rsqrt(), dilation, residual, relu)
 
 
 def unsupported(x: Tensor, k: int, dilation: int) -> str | None:
