@@ -2,6 +2,7 @@
 
 tools/benchmark.py
 tools/benchmark.py --only layers --k 3 5 7 --plot cost.png
+tools/benchmark.py --only layers --grid --modes training frozen evaluation
 tools/benchmark.py --only inference --config configs/faster_rcnn_r50_bnet5_fpn_1x.py --json
 tools/benchmark.py --only runtimes --runtimes onnxruntime openvino --int8 --batch 1
 
@@ -24,7 +25,7 @@ from bnet_mm.benchmark.machine import describe
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.errors import InputError
 from bnet_mm.kernels import use
-from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw
+from bnet_mm.reports.benchmark import as_json, benchmark_tables, draw, grid_table
 from bnet_mm.reports.table import as_markdown, show
 
 PARTS = ('layers', 'training', 'inference', 'runtimes')
@@ -47,6 +48,11 @@ def main() -> None:
         metavar=('N', 'C', 'H', 'W'),
         help="a layer's feature map (default: a ResNet-50's last norms at 1333x800)",
     )
+    parser.add_argument(
+        '--grid',
+        action='store_true',
+        help='layers of small and large maps, and BNET over the faster of the two lines on each',
+    )
     parser.add_argument('--formats', nargs='+', choices=layers.FORMATS, help='memory formats')
     parser.add_argument(
         '--model', default='resnet50', help='torchvision classifier to train, or to deploy'
@@ -67,7 +73,7 @@ def main() -> None:
         nargs='+',
         choices=layers.PASSES,
         default=['training'],
-        help='layers forward and backward in training, or forward in evaluation',
+        help='layers forward and backward in training or with frozen statistics, or forward alone',
     )
     parser.add_argument(
         '--compiled', action='store_true', help='also layers of the two lines by torch.compile'
@@ -81,6 +87,9 @@ def main() -> None:
             parser.error('inference and --config go together')
         if args.plot and 'layers' not in parts:
             parser.error('--plot draws layers: add layers to --only')
+        if args.grid and ('layers' not in parts or args.map):
+            parser.error('--grid is of layers, and has its own maps')
+        maps = layers.GRID if args.grid else args.map or layers.DETECTION_SITES
         formats = tuple(args.formats or layers.FORMATS)
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             raise InputError('torch finds no CUDA device here: say --device cpu')
@@ -91,7 +100,7 @@ def main() -> None:
         sizes = tuple(dict.fromkeys(args.k))
         if 'layers' in parts:
             for row in layers.layer_costs(
-                tuple(map(tuple, args.map or layers.DETECTION_SITES)),
+                tuple(map(tuple, maps)),
                 *(sizes, formats, args.rounds, args.device),
                 [getattr(torch, name) for name in args.dtype],
                 *(args.modes, args.compiled),
@@ -130,6 +139,8 @@ def main() -> None:
         print(as_json(machine, of_layers, of_models))
         return
     tables = benchmark_tables(of_layers, of_models)
+    if args.grid:
+        tables.insert(0, grid_table(of_layers))
     if args.markdown or find_spec('rich') is None:
         print(_title(machine), *map(as_markdown, tables), sep='\n\n')
     else:

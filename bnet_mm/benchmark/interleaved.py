@@ -38,6 +38,9 @@ def interleave(
     names = list(jobs)
     collected = gc.isenabled()
     gc.disable()
+    # Else each collection walks over all of torch, and the jobs after it find the caches empty.
+    gc.collect()
+    gc.freeze()
     try:
         for turn in range(rounds + 1):
             first = turn % len(names)
@@ -47,6 +50,7 @@ def interleave(
                     times[name].append(seconds)
             gc.collect()
     finally:
+        gc.unfreeze()
         if collected:
             gc.enable()
     return times

@@ -20,9 +20,19 @@ from bnet_mm.text import without_prefix
 DETECTION_SITES = ((2, 256, 200, 334), (2, 512, 100, 167), (2, 1024, 50, 84), (2, 2048, 25, 42))
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 # How often batch norm reads or writes a feature map at the least. Training: statistics and output
-# (3), both passes of the backward (5). Evaluation: one reading, one writing, as a copy.
-PASSES = {'training': 8, 'evaluation': 2}
+# (3), both passes of the backward (5). Frozen statistics: output (2), one pass of the backward (3).
+# Evaluation: one reading, one writing, as a copy.
+PASSES = {'training': 8, 'frozen': 5, 'evaluation': 2}
 COPY = 'copy'
+
+
+# Maps from one pixel to those of detectors, of few channels and of many, of one image and of many.
+GRID = (
+    *((32, 512, 1, 1), (16, 32, 4, 4), (1, 2048, 7, 7), (8, 512, 7, 7), (32, 512, 7, 7)),
+    *((1, 1024, 14, 14), (8, 256, 14, 14), (16, 64, 14, 14), (4, 96, 20, 30), (8, 128, 28, 28)),
+    *((2, 512, 25, 42), (1, 256, 56, 56), (8, 64, 56, 56), (1, 32, 112, 112), (8, 16, 112, 112)),
+    *((1, 16, 336, 336), (2, 64, 200, 334)),
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,8 @@ class LayerRow:
     """One measurement.
 
     Attributes:
-        mode: 'training', forward and backward, or 'evaluation', forward alone.
+        mode: 'training', forward and backward; 'frozen', the same with running statistics; or
+            'evaluation', forward alone.
         dtype: type of the feature map, 'float32' for example.
         shape: its N, C, H, W.
         k: kernel size.
@@ -54,6 +65,13 @@ class LayerRow:
     limit: float
     saved: float | None
     saved_two_lines: float | None
+
+    @property
+    def over_peer(self) -> float:
+        """BNET's time over that of the faster of the two lines."""
+        return self.bnet.median / min(
+            peer.median for peer in (self.two_lines, self.two_lines_compiled) if peer
+        )
 
 
 def layer_costs(
@@ -84,20 +102,20 @@ def layer_costs(
             )
             for _ in range(2)
         )
-        training = mode == 'training'
+        backward = mode != 'evaluation'
         layers = {
-            peer: layer(peer, shape[1], k).to(device).train(training)
+            peer: layer(peer, shape[1], k).to(device).train(mode == 'training')
             for peer in (BN, TWO_LINES, OURS)
         }
         if dtype.itemsize == 2:
             layers[TWO_LINES].bnconv.to(dtype)  # torch's convolution wants one type for all
-        jobs = {peer: _job(module, x, grad, training) for peer, module in layers.items()}
-        if compiled and (job := _compiled(layers[TWO_LINES], x, grad, training)):
+        jobs = {peer: _job(module, x, grad, backward) for peer, module in layers.items()}
+        if compiled and (job := _compiled(layers[TWO_LINES], x, grad, backward)):
             jobs[COMPILED] = job
         target = torch.empty_like(x)
         times = interleave({**jobs, COPY: lambda t=target, x=x: t.copy_(x)}, rounds, device)
         ratios = {name: ratio(of_job, times[BN]) for name, of_job in times.items()}
-        kept = {p: saved_bytes(module, x) for p, module in layers.items()} if training else None
+        kept = {p: saved_bytes(module, x) for p, module in layers.items()} if backward else None
         yield LayerRow(
             mode=mode,
             dtype=without_prefix(str(dtype), 'torch.'),
@@ -114,7 +132,7 @@ def layer_costs(
         )
 
 
-def _job(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> Callable[[], None]:
+def _job(module: nn.Module, x: Tensor, grad: Tensor, backward: bool) -> Callable[[], None]:
     def evaluate() -> None:
         with torch.no_grad():
             module(x)
@@ -124,14 +142,14 @@ def _job(module: nn.Module, x: Tensor, grad: Tensor, training: bool) -> Callable
         module(leaf).backward(grad)
         module.zero_grad()
 
-    return train if training else evaluate
+    return train if backward else evaluate
 
 
 def _compiled(
-    module: nn.Module, x: Tensor, grad: Tensor, training: bool
+    module: nn.Module, x: Tensor, grad: Tensor, backward: bool
 ) -> Callable[[], None] | None:
     torch._dynamo.reset()
-    job = _job(torch.compile(module, dynamic=False), x, grad, training)
+    job = _job(torch.compile(module, dynamic=False), x, grad, backward)
     try:
         job()
     except Exception as error:  # the compiler's many kinds; the other peers are still wanted

@@ -33,8 +33,13 @@ class Backend(Protocol):
     def unsupported(self, x: Tensor, k: int, dilation: int) -> str | None:
         """Returns the fallback reason for feature maps like x, as a clause, or None."""
 
-    def is_slower_than_torch(self, x: Tensor, k: int, dilation: int) -> bool:
-        """Tells whether norm and convolution by torch, one by one, are faster in inference."""
+    def is_slower_than_torch(self, x: Tensor, k: int, dilation: int, normalized: bool) -> bool:
+        """Tells whether norm and convolution by torch, one by one, are faster in inference.
+
+        Args:
+            x, k, dilation: what is convolved.
+            normalized: whether x is x_hat: the convolution alone is compared.
+        """
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and biased variance of each channel."""

@@ -77,21 +77,24 @@ def _has_float16() -> bool:
     return True
 
 
-def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
-    """Tells whether norm and convolution by torch, one by one, are faster in inference.
+def is_slower_than_torch(x: Tensor, k: int, dilation: int, normalized: bool) -> bool:
+    """See `Backend.is_slower_than_torch`; found by timing on AVX-512 (docs/speed.md).
 
-    They are on small maps and with large kernels, where oneDNN's depthwise convolution does more
-    with what is in the cache; found by timing on AVX-512. In half precision they would
-    round the map in between, which these kernels do not.
+    oneDNN's depthwise convolution reads channels_last maps where they are, and the kernels a copy
+    with its padding. That outweighs a pass over the map where the cache holds it. In half precision
+    torch would round the map in between, which the kernels do not.
     """
-    if x.dtype != torch.float32 or k == 1 or dilation != 1:
+    size, width = x.numel(), x.shape[3]
+    if size < 150_000 or x.dtype != torch.float32 or k == 1 or dilation != 1:
         return False
-    n, _, height, width = x.shape
-    if not is_channels_last(x):
-        return x.numel() >= 50_000 and width < (8 if k == 3 else 20)
-    if k == 3:
-        return x.numel() >= 150_000 and width < 8
-    return n * height * width > 256 and x.numel() < 2_400_000
+    if normalized:
+        return width < 8 or is_channels_last(x)
+    return (
+        600_000 <= size < 5_000_000
+        and x.shape[1] >= 256
+        and (width < 8 or k < 7)
+        and is_channels_last(x)
+    )
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ def unsupported(x: Tensor, k: int, dilation: int) -> None:
     """Returns None: torch computes everything."""
 
 
-def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
+def is_slower_than_torch(x: Tensor, k: int, dilation: int, normalized: bool) -> bool:
     """See `Backend.is_slower_than_torch`: torch's batch norm makes one pass, `_normalize` two."""
     return acc_dtype(x) == x.dtype
 

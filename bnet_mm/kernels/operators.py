@@ -85,9 +85,14 @@ def transform(
     return backend.forward(x, weight, bias, None, None, dilation, residual, relu)
 
 
-def torch_is_faster(x: Tensor, k: int, dilation: int) -> bool:
-    """Tells whether torch's norm and convolution, one by one, are the faster way in inference."""
-    return choose(x, k, dilation)[0].is_slower_than_torch(x, k, dilation)
+def torch_is_faster(x: Tensor, k: int, dilation: int, normalized: bool = False) -> bool:
+    """Tells whether torch's norm and convolution, one by one, are the faster way in inference.
+
+    Args:
+        x, k, dilation: what is convolved.
+        normalized: whether x is normalized already, and only the convolution is left.
+    """
+    return choose(x, k, dilation)[0].is_slower_than_torch(x, k, dilation, normalized)
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:

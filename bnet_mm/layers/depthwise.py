@@ -241,7 +241,7 @@ def _for_back_end(
         and (input.shape[1], weight.shape, bias.shape) == (c, (c, 1, k, k), (c,))
         and k % 2 == 1
         and (residual is None or residual.shape == input.shape)
-        and not (residual is None and torch_is_faster(input, k, dilation))
+        and not (residual is None and torch_is_faster(input, k, dilation, normalized=True))
     )
 
 

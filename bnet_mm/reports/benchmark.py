@@ -36,6 +36,27 @@ def benchmark_tables(layers: list[LayerRow], models: list[ModelRow]) -> list[Tab
     return tables
 
 
+def grid_table(layers: list[LayerRow]) -> Table:
+    """Returns BNET over the faster of the two lines, map by map, the worst map first.
+
+    A column is a mode, a type and a format; its cells hold one number for each kernel size.
+    """
+    kinds = list(dict.fromkeys((row.mode, row.dtype, row.memory_format) for row in layers))
+    maps: dict[tuple, dict[tuple, list[float]]] = {}
+    for row in layers:
+        kind = row.mode, row.dtype, row.memory_format
+        maps.setdefault(row.shape, {}).setdefault(kind, []).append(row.over_peer)
+    worst_first = sorted(maps, key=lambda shape: -max(map(max, maps[shape].values())))
+    rows = [
+        [
+            'x'.join(map(str, shape)),
+            *(' '.join(f'{ratio:.2f}' for ratio in maps[shape].get(kind, ())) for kind in kinds),
+        ]
+        for shape in worst_first
+    ]
+    return Table(['map', *map(' '.join, kinds)], rows)
+
+
 def as_json(machine: dict, layers: list[LayerRow], models: list[ModelRow]) -> str:
     """Returns everything as one JSON object."""
     parts = {'layers': [asdict(row) for row in layers], 'models': [asdict(row) for row in models]}

@@ -75,6 +75,28 @@ inline void fetch(const S* from, const Part& part) {
   for (int i = 0; i < part.channels; i += 64 / int(sizeof(S))) __builtin_prefetch(from + i);
 }
 
+// The kernels of a block's channels side by side, [tap][channel], kept for the parts that follow.
+template <class T>
+class BlockWeights {
+ public:
+  BlockWeights(const Shape& s, int block) : taps(s.k * s.k), numbers(taps * block) {}
+
+  const T* of(const T* weight, const Part& part, bool flipped) {
+    const T* first = weight + part.channel * taps;
+    if (first == kept) return numbers.data();
+    kept = first;
+    for (int i = 0; i < part.channels; ++i)
+      for (int t = 0; t < taps; ++t)
+        numbers[t * part.block + i] = first[i * taps + (flipped ? taps - 1 - t : t)];
+    return numbers.data();
+  }
+
+ private:
+  const int taps;
+  Buffer<T> numbers;
+  const T* kept = nullptr;
+};
+
 template <class S, class T>
 class BlockRing {
  public:
@@ -84,7 +106,8 @@ class BlockRing {
         pad(shape.padding()),
         rows(2 * pad + 1),
         stride((round_up(width, kPixels) + 2 * pad) * block),
-        numbers(rows * stride) {}
+        numbers(rows * stride),
+        weights(shape, block) {}
 
   void begin(const S* map_, const Part& part_, const T* mean, const T* invstd) {
     map = map_;
@@ -126,26 +149,16 @@ class BlockRing {
   const Shape s;
   const int64_t pad, rows, stride;
   Buffer<T> numbers;
+
+ public:
+  BlockWeights<T> weights;
+
+ private:
   const S* map = nullptr;
   Part part{};
   PerChannel<T> means, invstds;
   bool normalize = false;
   int64_t loaded = 0;
-};
-
-// The kernels of a block's channels side by side: [tap][channel].
-template <class T>
-struct BlockWeights {
-  Buffer<T> numbers;
-  BlockWeights(const Shape& s, const T* weight, const Part& part, bool flipped)
-      : numbers(s.k * s.k * part.block) {
-    const int taps = s.k * s.k;
-    for (int i = 0; i < part.channels; ++i)
-      for (int t = 0; t < taps; ++t)
-        numbers[t * part.block + i] =
-            weight[(part.channel + i) * taps + (flipped ? taps - 1 - t : t)];
-  }
-  const T* data() const { return numbers.data(); }
 };
 
 // Adds a row of taps to the sums of neighbouring pixels. Each pixel is loaded once, for all taps.
@@ -207,7 +220,7 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Ring
   const int64_t step = s.c;
   const Part p = part;
   const bool full = part.channels % kLanes<T> == 0;
-  const BlockWeights<T> weight(s, f.weight, part, false);
+  const T* const weight = ring.weights.of(f.weight, part, false);
   const PerChannel<T> bias(f.bias, part, 0);
   ring.begin(f.x, part, f.mean, f.invstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
@@ -217,7 +230,7 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Ring
     const S* const residual = f.residual ? f.residual + start : nullptr;
     const bool relu = f.relu;
     convolve_block_row<K>(
-        s, part, ring, weight.data(), bias, row,
+        s, part, ring, weight, bias, row,
         [=](int64_t column) {
           if (residual) fetch<T>(residual + column * step, p);
         },
@@ -237,7 +250,7 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Ring&
   const int64_t step = s.c;
   const Part p = part;
   const bool full = part.channels % kLanes<T> == 0;
-  const BlockWeights<T> weight(s, b.weight, part, true);
+  const T* const weight = ring.weights.of(b.weight, part, true);
   const PerChannel<T> zeros, mean(b.mean, part, 0), invstd(b.invstd, part, 0);
   PerChannel<T> constant(b.mean_dy, part, 0), slope(b.mean_dy_xmu, part, 0);
   for (int i = 0; i < vectors_of<T>(part); ++i) {
@@ -251,7 +264,7 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Ring&
     S* const grad_x = b.grad_x + start;
     const S* const x = frozen ? nullptr : b.x + start;
     convolve_block_row<K>(
-        s, part, ring, weight.data(), zeros, row,
+        s, part, ring, weight, zeros, row,
         [=](int64_t column) {
           if (x) fetch<T>(x + column * step, p);
         },

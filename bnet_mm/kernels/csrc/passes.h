@@ -62,9 +62,9 @@ struct Parts {
   // The widest block that has channels for all of it and leaves parts enough.
   static int block_of(const Shape& s) {
     int block = kWidestBlock<T>;
-    while (
-        block > kBlock<T> &&
-        (block > s.c || s.c / block * s.n * strips_of(s, block) * (s.h / kLeastRows) < kLeastParts))
+    while (block > kBlock<T> && (block > s.c || s.c / block * s.n * strips_of(s, block) *
+                                                        std::max<int64_t>(1, s.h / kLeastRows) <
+                                                    kLeastParts))
       block /= 2;
     return block;
   }
@@ -147,7 +147,7 @@ void for_parts(const Shape& s, const Parts<T>& parts, bool tiled, int64_t groups
 template <int K, class S, class T>
 void forward_blocks(const Shape& s, const Forward<S, T>& f, bool tiled, int threads) {
   const Parts<T> parts(s, tiled);
-  for_parts<S>(s, parts, tiled, parts.units(), threads, [&](const Part& part, auto& room, int64_t) {
+  for_parts<S>(s, parts, tiled, parts.groups, threads, [&](const Part& part, auto& room, int64_t) {
     if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
       forward_tile<K>(s, f, part, room);
     else
@@ -240,7 +240,7 @@ void backward_blocks(const Shape& s, Backward<S, T> b, bool tiled, int passes, i
     b.mean_dy_xmu = mean_dy_xmu.data();
   }
   const Parts<T> parts(s, tiled);
-  for_parts<S>(s, parts, tiled, parts.units(), threads, [&](const Part& part, auto& room, int64_t) {
+  for_parts<S>(s, parts, tiled, parts.groups, threads, [&](const Part& part, auto& room, int64_t) {
     if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
       input_tile<K>(s, b, part, room, frozen);
     else

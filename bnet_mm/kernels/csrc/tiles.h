@@ -39,7 +39,8 @@ class Tile {
       : pad(padded ? s.padding() : 0),
         stride((padded ? round_up(s.w, kPixels) + 2 * pad : s.w) * kBlock<T>),
         places(s.pixels()),
-        numbers((s.h + 2 * pad) * stride) {
+        numbers((s.h + 2 * pad) * stride),
+        weights(s, kBlock<T>) {
     for (int64_t i = 0; i < s.pixels(); ++i)
       places[i] = (i / s.w + pad) * stride + (i % s.w + pad) * kBlock<T>;
   }
@@ -93,6 +94,9 @@ class Tile {
   const int64_t pad, stride;
   std::vector<int64_t> places;
   Buffer<T> numbers;
+
+ public:
+  BlockWeights<T> weights;
 };
 
 // Room for one tile's pass: what is convolved, and what comes of it or is multiplied with it.

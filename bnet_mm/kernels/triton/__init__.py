@@ -42,7 +42,7 @@ TYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_PIXELS = 2**29
 
 
-def is_slower_than_torch(x: Tensor, k: int, dilation: int) -> bool:
+def is_slower_than_torch(x: Tensor, k: int, dilation: int, normalized: bool) -> bool:
     """See `Backend.is_slower_than_torch`; no GPU has told yet."""
     return False
 
