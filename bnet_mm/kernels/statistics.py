@@ -22,7 +22,6 @@ from bnet_mm.kernels.eager import acc_dtype
 _torch_forward = nn.SyncBatchNorm.forward
 
 
-@torch.no_grad()
 def update_running_statistics(
     norm: Any, mean: Tensor, var: Tensor, count: int | Tensor | None = None
 ) -> None:
@@ -30,7 +29,7 @@ def update_running_statistics(
 
     Args:
         norm: a batch norm that tracks statistics.
-        mean, var: of the batch, `(C,)`; var is the biased variance.
+        mean, var: of the batch, `(C,)`, which need no gradient; var is the biased variance.
         count: values per channel that they are of, for the unbiased variance as batch norm tracks
             it; None to track the biased one.
     """
@@ -44,8 +43,11 @@ def update_running_statistics(
         count = count.clamp(min=2)
     if count is not None:
         var = var * (count / (count - 1))
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
-    norm.running_var.lerp_(var.to(norm.running_var.dtype), factor)
+    running_mean, running_var = norm.running_mean, norm.running_var
+    if mean.dtype != running_mean.dtype:
+        mean, var = mean.to(running_mean.dtype), var.to(running_mean.dtype)
+    running_mean.lerp_(mean, factor)
+    running_var.lerp_(var, factor)
 
 
 def group_of(norm: nn.Module) -> dist.ProcessGroup | None:

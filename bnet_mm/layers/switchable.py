@@ -148,7 +148,8 @@ class SwitchNorm2d(Owner):
             var_bn = var_in.mean(0, keepdim=True) + mean_in.var(0, correction=0, keepdim=True)
             mean_bn = mean_in.mean(0, keepdim=True)
             # The biased variance, as the other two are.
-            update_running_statistics(self.batch, mean_bn.flatten(), var_bn.flatten())
+            with torch.no_grad():
+                update_running_statistics(self.batch, mean_bn.flatten(), var_bn.flatten())
         else:
             mean_bn = self.batch.running_mean.to(x.dtype).view(1, -1, 1, 1)
             var_bn = self.batch.running_var.to(x.dtype).view(1, -1, 1, 1)

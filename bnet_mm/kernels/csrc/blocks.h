@@ -97,17 +97,18 @@ class BlockWeights {
   const T* kept = nullptr;
 };
 
+// Rows of a block, converted, normalized and padded, as many as the taps of a row of output see.
 template <class S, class T>
 class BlockRing {
  public:
   // `width`: the most columns that a part has.
   BlockRing(const Shape& shape, int64_t width, int block)
-      : s(shape),
+      : weights(shape, block),
+        s(shape),
         pad(shape.padding()),
         rows(2 * pad + 1),
         stride((round_up(width, kPixels) + 2 * pad) * block),
-        numbers(rows * stride),
-        weights(shape, block) {}
+        numbers(rows * stride) {}
 
   void begin(const S* map_, const Part& part_, const T* mean, const T* invstd) {
     map = map_;
@@ -129,8 +130,7 @@ class BlockRing {
       T* to = start + (first - p.left + pad) * p.block;
       const S* from = map + position(s, p.n, loaded, first, p.channel);
       std::fill(start, to, T(0));
-      std::fill(to + (last - first) * p.block, start + (p.right - p.left + 2 * pad) * p.block,
-                T(0));
+      std::fill(to + (last - first) * p.block, start + stride, T(0));
       for (int64_t w = first; w < last; ++w, from += s.c, to += p.block) {
         fetch<T>(from + kAhead * s.c, p);
         for (int v = 0; v < vectors; ++v) {
@@ -142,6 +142,8 @@ class BlockRing {
     }
   }
 
+  BlockWeights<T> weights;
+
   // The first value of a row, `padding` columns left of the part.
   const T* row(int64_t index) const { return &numbers[index % rows * stride]; }
 
@@ -150,10 +152,6 @@ class BlockRing {
   const int64_t pad, rows, stride;
   Buffer<T> numbers;
 
- public:
-  BlockWeights<T> weights;
-
- private:
   const S* map = nullptr;
   Part part{};
   PerChannel<T> means, invstds;
@@ -222,21 +220,21 @@ void forward_part(const Shape& s, const Forward<S, T>& f, const Part& part, Ring
   const bool full = part.channels % kLanes<T> == 0;
   const T* const weight = ring.weights.of(f.weight, part, false);
   const PerChannel<T> bias(f.bias, part, 0);
+  S* const y = f.y;
+  const S* const residual = f.residual;
+  const bool relu = f.relu;
   ring.begin(f.x, part, f.mean, f.invstd);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + s.padding());
     const int64_t start = position(s, part.n, row, 0, part.channel);
-    S* const y = f.y + start;
-    const S* const residual = f.residual ? f.residual + start : nullptr;
-    const bool relu = f.relu;
     convolve_block_row<K>(
         s, part, ring, weight, bias, row,
         [=](int64_t column) {
-          if (residual) fetch<T>(residual + column * step, p);
+          if (residual) fetch<T>(residual + start + column * step, p);
         },
         [=](int64_t column, int vector, Vec<T> v) {
           const int numbers = full ? kLanes<T> : numbers_of<T>(p, vector);
-          const int64_t at = column * step + vector * kLanes<T>;
+          const int64_t at = start + column * step + vector * kLanes<T>;
           if (residual) v += read<S, T>(residual + at, numbers);
           if (relu) v = v < 0 ? Vec<T>{} : v;
           write<S, T>(y + at, v, numbers);
@@ -257,26 +255,29 @@ void input_part(const Shape& s, const Backward<S, T>& b, const Part& part, Ring&
     constant.vectors[i] *= invstd.vectors[i];
     slope.vectors[i] *= invstd.vectors[i] * invstd.vectors[i];
   }
+  S* const grad_x = b.grad_x;
+  const S* const x = frozen ? nullptr : b.x;
+  // Once for all rows: it takes the constants of all channels with it.
+  auto finish = [=](int64_t at, int i, Vec<T> v) {
+    const int numbers = full ? kLanes<T> : numbers_of<T>(p, i);
+    v *= invstd.vectors[i];
+    if (x) {
+      const Vec<T> x_v = read<S, T>(x + at, numbers);
+      v -= constant.vectors[i] + (x_v - mean.vectors[i]) * slope.vectors[i];
+    }
+    write<S, T>(grad_x + at, v, numbers);
+  };
   ring.begin(b.grad, part, nullptr, nullptr);
   for (int64_t row = part.top; row < part.bottom; ++row) {
     ring.load_until(row + s.padding());
     const int64_t start = position(s, part.n, row, 0, part.channel);
-    S* const grad_x = b.grad_x + start;
-    const S* const x = frozen ? nullptr : b.x + start;
     convolve_block_row<K>(
         s, part, ring, weight, zeros, row,
         [=](int64_t column) {
-          if (x) fetch<T>(x + column * step, p);
+          if (x) fetch<T>(x + start + column * step, p);
         },
-        [=](int64_t column, int i, Vec<T> v) {
-          const int numbers = full ? kLanes<T> : numbers_of<T>(p, i);
-          const int64_t at = column * step + i * kLanes<T>;
-          v *= invstd.vectors[i];
-          if (x) {
-            const Vec<T> x_v = read<S, T>(x + at, numbers);
-            v -= constant.vectors[i] + (x_v - mean.vectors[i]) * slope.vectors[i];
-          }
-          write<S, T>(grad_x + at, v, numbers);
+        [&finish, start, step](int64_t column, int vector, Vec<T> v) {
+          finish(start + column * step + vector * kLanes<T>, vector, v);
         });
   }
 }

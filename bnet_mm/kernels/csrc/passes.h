@@ -22,6 +22,7 @@ namespace bnet {
 constexpr int64_t kParts = 64;
 constexpr int64_t kLeastRows = 16;
 constexpr int64_t kLeastParts = 16;
+constexpr int64_t kLeastPixels = 256;
 // Columns of a part of the narrowest block: few enough that its rows stay in the L2 cache, and as
 // many as that allows, since memory is fastest in long runs.
 constexpr int64_t kColumns = 320;
@@ -29,7 +30,8 @@ template <class T>
 struct Parts {
   const Shape s;
   const int block;
-  const int64_t blocks, strips, bands, groups;
+  // `groups` of units, and of those that add up, of which fewer groups have less to join.
+  const int64_t blocks, strips, bands, groups, sums;
 
   Parts(const Shape& shape, bool tiled)
       : s(shape),
@@ -39,8 +41,10 @@ struct Parts {
         bands(tiled ? 1
                     : std::clamp<int64_t>(kParts / std::max<int64_t>(1, s.n * blocks * strips), 1,
                                           std::max<int64_t>(1, s.h / kLeastRows))),
-        groups(std::clamp<int64_t>((kParts + blocks - 1) / blocks, 1,
-                                   std::max<int64_t>(1, units()))) {}
+        groups(
+            std::clamp<int64_t>((kParts + blocks - 1) / blocks, 1, std::max<int64_t>(1, units()))),
+        sums(std::min(groups, std::max((kLeastParts + blocks - 1) / blocks,
+                                       s.n * s.pixels() / kLeastPixels))) {}
 
   int64_t units() const { return s.n * bands * strips; }  // of each block of channels
   int64_t width() const { return (s.w + strips - 1) / strips; }
@@ -185,27 +189,29 @@ template <int K, class S, class T>
 void reduce_blocks(const Shape& s, const Backward<S, T>& b, bool tiled, int threads) {
   const Parts<T> parts(s, tiled);
   const int taps = s.k * s.k, block = parts.block;
-  std::vector<BlockSums<T>> sums(parts.blocks * parts.groups, BlockSums<T>(s.k, block));
-  for_parts<S>(s, parts, tiled, parts.groups, threads,
-               [&](const Part& part, auto& room, int64_t p) {
-                 if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
-                   reduce_tile<K>(s, b, part, room, sums[p]);
-                 else
-                   reduce_part<K>(s, b, part, room, sums[p]);
-               });
+  std::vector<BlockSums<T>> sums(parts.blocks * parts.sums, BlockSums<T>(s.k, block));
+  for_parts<S>(s, parts, tiled, parts.sums, threads, [&](const Part& part, auto& room, int64_t p) {
+    if constexpr (std::is_same_v<decltype(room), Tiles<T>&>)
+      reduce_tile<K>(s, b, part, room, sums[p]);
+    else
+      reduce_part<K>(s, b, part, room, sums[p]);
+  });
+#pragma omp parallel for num_threads(threads) if (threads > 1)
   for (int64_t c = 0; c < s.c; ++c) {
     const int64_t of_block = c / block, i = c % block;
     double grad_bias = 0, sum_dy = 0;
-    std::vector<double> grad_weight(taps, 0);
-    for (int64_t g = 0; g < parts.groups; ++g) {
-      const BlockSums<T>& part = sums[g * parts.blocks + of_block];
-      grad_bias += part.grad_bias[i];
-      for (int t = 0; t < taps; ++t) {
-        grad_weight[t] += part.grad_weight[t * block + i];
-        sum_dy += b.weight[c * taps + t] * part.seen[t * block + i];
+    for (int64_t g = 0; g < parts.sums; ++g)
+      grad_bias += sums[g * parts.blocks + of_block].grad_bias[i];
+    for (int t = 0; t < taps; ++t) {
+      double grad_weight = 0, seen = 0;
+      for (int64_t g = 0; g < parts.sums; ++g) {
+        const BlockSums<T>& part = sums[g * parts.blocks + of_block];
+        grad_weight += part.grad_weight[t * block + i];
+        seen += part.seen[t * block + i];
       }
+      b.grad_weight[c * taps + t] = T(grad_weight);
+      sum_dy += b.weight[c * taps + t] * seen;
     }
-    for (int t = 0; t < taps; ++t) b.grad_weight[c * taps + t] = T(grad_weight[t]);
     b.grad_bias[c] = T(grad_bias);
     b.sum_dy[c] = T(sum_dy);
   }

@@ -36,11 +36,11 @@ template <class T>
 class Tile {
  public:
   Tile(const Shape& s, bool padded)
-      : pad(padded ? s.padding() : 0),
+      : weights(s, kBlock<T>),
+        pad(padded ? s.padding() : 0),
         stride((padded ? round_up(s.w, kPixels) + 2 * pad : s.w) * kBlock<T>),
         places(s.pixels()),
-        numbers((s.h + 2 * pad) * stride),
-        weights(s, kBlock<T>) {
+        numbers((s.h + 2 * pad) * stride) {
     for (int64_t i = 0; i < s.pixels(); ++i)
       places[i] = (i / s.w + pad) * stride + (i % s.w + pad) * kBlock<T>;
   }
@@ -84,6 +84,8 @@ class Tile {
 
   T* data() { return numbers.data(); }
 
+  BlockWeights<T> weights;
+
   // As `BlockRing`; all rows are there.
   template <class... Anything>
   void begin(const Anything&...) {}
@@ -94,9 +96,6 @@ class Tile {
   const int64_t pad, stride;
   std::vector<int64_t> places;
   Buffer<T> numbers;
-
- public:
-  BlockWeights<T> weights;
 };
 
 // Room for one tile's pass: what is convolved, and what comes of it or is multiplied with it.
