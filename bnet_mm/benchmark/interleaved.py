@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Hashable
@@ -26,7 +27,10 @@ class Ratio:
 def interleave(
     jobs: dict[Name, Callable[[], object]], rounds: int, device: torch.device | str = 'cpu'
 ) -> dict[Name, list[float]]:
-    """Runs every job once a round, in an order that rotates, and returns their times in seconds.
+    """Runs every job once a round, in an order that is drawn, and returns their times in seconds.
+
+    What runs before a job decides what it finds in the caches, so that no job has always the same
+    one before it. The draws are the same in every process.
 
     Args:
         jobs: what to time, by name.
@@ -35,7 +39,7 @@ def interleave(
     """
     timed = _timed_on_gpu if torch.device(device).type == 'cuda' else _timed_on_cpu
     times = {name: [] for name in jobs}
-    names = list(jobs)
+    names, draws = list(jobs), random.Random(0)
     collected = gc.isenabled()
     gc.disable()
     # Else each collection walks over all of torch, and the jobs after it find the caches empty.
@@ -43,8 +47,7 @@ def interleave(
     gc.freeze()
     try:
         for turn in range(rounds + 1):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
+            for name in draws.sample(names, len(names)):
                 seconds = timed(jobs[name], device)
                 if turn:
                     times[name].append(seconds)

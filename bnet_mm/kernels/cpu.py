@@ -89,12 +89,7 @@ def is_slower_than_torch(x: Tensor, k: int, dilation: int, normalized: bool) -> 
         return False
     if normalized:
         return width < 8 or is_channels_last(x)
-    return (
-        600_000 <= size < 5_000_000
-        and x.shape[1] >= 256
-        and (width < 8 or k < 7)
-        and is_channels_last(x)
-    )
+    return 1_500_000 <= size < 5_000_000 and x.shape[1] >= 1024 and is_channels_last(x)
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -266,7 +266,7 @@ def test_channels_far_from_zero_are_as_exact_as_with_batch_norm(value, spread, m
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize('shape', [(8, 2048, 7, 7), (2, 64, 24, 24)])
+@pytest.mark.parametrize('shape', [(16, 2048, 7, 7), (2, 64, 24, 24)])
 @pytest.mark.parametrize('k', [3, 5, 7])
 def test_inference_is_the_same_by_torch(shape, k, memory_format):
     """Which of the two computes goes by the size; what is said of it is what is done."""

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -152,9 +153,33 @@ inline float to_number(Half value) { return float(value); }
 inline void from_number(float number, Half* to) { *to = Half(number); }
 #endif
 
+// bfloat16 by vectors: compilers do not make them of the conversions above.
+inline Vec<float> widened(const BFloat16* from) {
+  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+  typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  const Words words = __builtin_convertvector(halves, Words) << 16;
+  Vec<float> v;
+  std::memcpy(&v, &words, sizeof v);
+  return v;
+}
+inline void narrow(Vec<float> v, BFloat16* to) {
+  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+  typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+  Words words;
+  std::memcpy(&words, &v, sizeof words);
+  const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+  const Words written = v != v ? Words{} + 0x7fc0 : rounded;
+  const Halves halves = __builtin_convertvector(written, Halves);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
 // Writes or reads up to a vector of contiguous values in their storage type.
 template <class S, class T>
 inline void write(S* to, Vec<T> v, int numbers) {
+  if constexpr (std::is_same_v<S, BFloat16>)
+    if (numbers == kLanes<T>) return narrow(v, to);
   T values[kLanes<T>];
   store(values, v);
   if (numbers == kLanes<T>) {
@@ -166,6 +191,8 @@ inline void write(S* to, Vec<T> v, int numbers) {
 
 template <class S, class T>
 inline Vec<T> read(const S* from, int numbers) {
+  if constexpr (std::is_same_v<S, BFloat16>)
+    if (numbers == kLanes<T>) return widened(from);
   T values[kLanes<T>] = {};
   if (numbers == kLanes<T>) {
     for (int i = 0; i < kLanes<T>; ++i) values[i] = to_number(from[i]);
