@@ -22,6 +22,7 @@ import torch
 
 from bnet_mm.benchmark import layers, models
 from bnet_mm.benchmark.machine import describe
+from bnet_mm.checkpoint.atomic import check_writable, write_whole
 from bnet_mm.engine.command_line import add_config_options, add_format, add_shape, parsed, positive
 from bnet_mm.errors import InputError
 from bnet_mm.kernels import use
@@ -79,6 +80,7 @@ def main() -> None:
         '--compiled', action='store_true', help='also layers of the two lines by torch.compile'
     )
     parser.add_argument('--plot', metavar='FILE', help="draw the layers' cost")
+    parser.add_argument('--output', metavar='STEM', help='write STEM.json and STEM.md')
     add_format(parser)
     add_config_options(parser)
     with parsed(parser) as args:
@@ -91,6 +93,9 @@ def main() -> None:
             parser.error('--grid is of layers, and has its own maps')
         maps = layers.GRID if args.grid else args.map or layers.DETECTION_SITES
         formats = tuple(args.formats or layers.FORMATS)
+        outputs = [Path(f'{args.output}.{kind}') for kind in ('json', 'md') if args.output]
+        for path in outputs:
+            check_writable(path)
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             raise InputError('torch finds no CUDA device here: say --device cpu')
         if args.device.startswith('cuda') and 'BNET_MM_KERNELS' not in os.environ:
@@ -135,14 +140,18 @@ def main() -> None:
             )
         if args.plot:
             draw(of_layers, args.plot, _title(machine))
-    if args.json:
-        print(as_json(machine, of_layers, of_models))
-        return
     tables = benchmark_tables(of_layers, of_models)
     if args.grid:
         tables.insert(0, grid_table(of_layers))
-    if args.markdown or find_spec('rich') is None:
-        print(_title(machine), *map(as_markdown, tables), sep='\n\n')
+    data = as_json(machine, of_layers, of_models)
+    markdown = '\n\n'.join([_title(machine), *map(as_markdown, tables)])
+    if args.output:
+        for path, text in zip(outputs, (data, markdown)):
+            write_whole(path, lambda part, text=text: part.write_text(text + '\n'))
+    if args.json:
+        print(data)
+    elif args.markdown or find_spec('rich') is None:
+        print(markdown)
     else:
         show([_title(machine), *tables], file_width=200)
 
