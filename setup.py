@@ -30,7 +30,7 @@ else:
     INSTRUCTION_SETS = {'_cpu': []}
 LINUX = platform.system() == 'Linux'
 CSRC = 'bnet_mm/kernels/csrc'
-HEADERS = ('blocks', 'layer', 'passes', 'planes', 'statistics', 'tiles', 'vectors')
+HEADERS = ('blocks', 'layer', 'passes', 'planes', 'ring', 'statistics', 'tiles', 'vectors')
 KERNELS = [
     Extension(
         f'bnet_mm.kernels.{name}',

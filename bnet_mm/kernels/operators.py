@@ -113,9 +113,11 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
     """
     # Asked in every call, so that each question is one look at what torch keeps.
     if is_dynamo_compiling():
+        if not HAS_CUSTOM_OPERATORS:  # before what an old dynamo cannot trace
+            return False
         # Not torch.compiler.is_exporting(), which dynamo takes for a constant, True.
         exporting = getattr(getattr(torch, 'compiler', None), '_is_exporting_flag', False)
-        if exporting or not HAS_CUSTOM_OPERATORS or torch._C._are_functorch_transforms_active():
+        if exporting or torch._C._are_functorch_transforms_active():
             return False
     elif _is_tracing() or _dispatch_modes() or _transforms():
         return False

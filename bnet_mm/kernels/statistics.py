@@ -44,10 +44,8 @@ def update_running_statistics(
     if count is not None:
         var = var * (count / (count - 1))
     running_mean, running_var = norm.running_mean, norm.running_var
-    if mean.dtype != running_mean.dtype:
-        mean, var = mean.to(running_mean.dtype), var.to(running_mean.dtype)
-    running_mean.lerp_(mean, factor)
-    running_var.lerp_(var, factor)
+    running_mean.lerp_(mean.to(running_mean.dtype), factor)
+    running_var.lerp_(var.to(running_var.dtype), factor)
 
 
 def group_of(norm: nn.Module) -> dist.ProcessGroup | None:

@@ -265,6 +265,10 @@ def _fallback_reason(norm: Any, dw: DepthwiseTransform, input: Tensor) -> str | 
         return f'no back end computes {kind.__name__}'
     if own['_parameters'].get('weight') is not None:
         return 'its norm has a scale and a shift of its own'
+    if norm.num_features != dw.in_channels or (norm.running_mean is None) != (
+        norm.running_var is None
+    ):
+        return 'its norm is of another number of channels, or lacks one of its statistics'
     if (
         type(dw).forward is not DepthwiseTransform.forward
         or 'forward' in own
@@ -274,8 +278,8 @@ def _fallback_reason(norm: Any, dw: DepthwiseTransform, input: Tensor) -> str | 
     if has_hooks(norm) or has_hooks(dw) or has_global_hooks():
         return 'there are hooks on its norm or on its transform'
     weight, channels, dtype = dw.weight, dw.in_channels, input.dtype
-    if weight.shape != (channels, 1, *dw.kernel_size):
-        return 'its kernel has been given another shape'
+    if weight.shape != (channels, 1, *dw.kernel_size) or dw.bias is None:
+        return 'its kernel has been given another shape, or has lost its bias'
     if weight.dtype != dtype and not (
         weight.dtype == torch.float32 and dtype in (torch.bfloat16, torch.float16)
     ):

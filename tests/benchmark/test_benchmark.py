@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from bnet_mm.benchmark.layers import layer_costs, saved_bytes
 from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, layer, model_with
 from bnet_mm.kernels import use
 from bnet_mm.layers import EnhancedNorm
+from bnet_mm.reports.benchmark import grid_table
 
 ROOT = Path(__file__).parents[2]
 # A process in which nothing but torch is installed.
@@ -49,7 +52,9 @@ def test_every_job_runs_once_a_round_and_ratios_are_of_the_same_round():
     jobs = {name: lambda name=name: order.append(name) for name in 'abc'}
     times = interleave(jobs, rounds=4)
     assert [len(times[name]) for name in 'abc'] == [4, 4, 4]
-    assert order[:6] == ['a', 'b', 'c', 'b', 'c', 'a']
+    rounds = [order[i : i + 3] for i in range(0, 15, 3)]
+    assert all(sorted(of_round) == ['a', 'b', 'c'] for of_round in rounds)
+    assert rounds != [rounds[0]] * 5  # what runs before a job is not always the same
     assert ratio([2.0, 6.0, 40.0], [1.0, 2.0, 10.0]).median == 3
     assert ratio([2.0], [1.0]).high == 2
 
@@ -151,7 +156,7 @@ def test_a_row_for_each_map_size_and_format():
 
 
 def test_evaluation_keeps_nothing():
-    modes = ('training', 'evaluation')
+    modes = ('training', 'frozen', 'evaluation')
     dtypes = (torch.float32, torch.bfloat16)
     rows = list(
         layer_costs(((1, 4, 6, 5),), (3,), ('contiguous',), rounds=2, dtypes=dtypes, modes=modes)
@@ -160,6 +165,26 @@ def test_evaluation_keeps_nothing():
         (mode, dtype) for mode in modes for dtype in ('float32', 'bfloat16')
     ]
     assert all((row.saved is None) == (row.mode == 'evaluation') for row in rows)
+
+
+def test_the_worst_map_of_a_grid_comes_first():
+    (row,) = layer_costs(((1, 4, 6, 5),), (3,), ('contiguous',), rounds=1)
+
+    def measured(shape, k, ours, theirs, compiled=None):
+        bnet, two_lines = (ratio([time], [1.0]) for time in (ours, theirs))
+        of_compiled = compiled and ratio([compiled], [1.0])
+        return replace(
+            row, shape=shape, k=k, bnet=bnet, two_lines=two_lines, two_lines_compiled=of_compiled
+        )
+
+    table = grid_table(
+        [
+            *(measured((1, 4, 8, 8), 3, 1.0, 2.0), measured((1, 4, 8, 8), 5, 1.0, 4.0)),
+            *(measured((1, 4, 2, 2), 3, 1.0, 2.0, 0.8), measured((1, 4, 2, 2), 5, 1.0, 4.0)),
+        ]
+    )
+    assert table.columns == ['map', 'training float32 contiguous']
+    assert table.rows == [['1x4x2x2', '1.25 0.25'], ['1x4x8x8', '0.50 0.25']]
 
 
 def test_what_cannot_be_compiled_is_left_out(monkeypatch):
@@ -203,6 +228,30 @@ def test_command_line(tmp_path):
     assert figure.read_bytes().startswith(b'\x89PNG')
 
 
+def test_figures_and_table_of_one_run_are_written(tmp_path):
+    stem = tmp_path / 'found'
+    layers = ['--map', '1', '4', '6', '5', '--k', '3', '--rounds', '1', '--only', 'layers']
+    result = run(*layers, '--modes', 'frozen', '--output', str(stem))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(stem.with_suffix('.json').read_text())['layers'][0]['mode'] == 'frozen'
+    assert '| frozen | float32 | contiguous | 1x4x6x5 |' in stem.with_suffix('.md').read_text()
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='a shell script')
+def test_what_a_gpu_runs_goes_through_without_one(tmp_path):
+    environment = {**os.environ, 'PYTHON': sys.executable, 'RESULTS': str(tmp_path)}
+    command = ['bash', 'benchmarks/gpu.sh', '--dry-run']
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (checked,) = tmp_path.glob('*_dry_run_checks.json')
+    assert json.loads(checked.read_text())['backends']
+    (found,) = tmp_path.glob('*_dry_run.json')
+    assert {row['mode'] for row in json.loads(found.read_text())['layers']} == {
+        *('training', 'evaluation')
+    }
+    assert found.with_suffix('.md').read_text().count('| 2x8x6x5 |') == 4
+
+
 def test_inference_before_and_after_deployment():
     result = run(
         *(
@@ -243,6 +292,8 @@ def test_deployed_in_runtimes(runtime):
         (['--only', 'inference'], 'inference and --config go together'),
         (['--only', 'training', '--plot', 'x.png'], '--plot draws layers'),
         (['--k', '4', '--only', 'layers'], 'k must be a positive odd integer'),
+        (['--only', 'training', '--grid'], '--grid is of layers'),
+        (['--only', 'layers', '--output', 'README.md/x'], 'cannot be written'),
     ],
 )
 def test_what_cannot_be_measured_is_said(arguments, sentence):

@@ -116,8 +116,9 @@ BNET_API int bnet_forward(const Call* call) {
     Forward<S, T> f = forward_of<S, T>(*call, 6);
     std::vector<T> invstd(call->flags & kVariance ? call->c : 0);
     if (!invstd.empty()) {
+      // As torch computes it where a gradient is wanted.
       for (int64_t c = 0; c < call->c; ++c)
-        invstd[c] = T(1 / std::sqrt(double(f.invstd[c]) + call->eps));
+        invstd[c] = T(1) / std::sqrt(f.invstd[c] + T(call->eps));
       f.invstd = invstd.data();
     }
     with_size(int(call->k), [&](auto size) {

@@ -23,6 +23,8 @@ constexpr int64_t kParts = 64;
 constexpr int64_t kLeastRows = 16;
 constexpr int64_t kLeastParts = 16;
 constexpr int64_t kLeastPixels = 256;
+// Sums of parts are kept until they are joined, which takes memory.
+constexpr int64_t kSums = 32;
 // Columns of a part of the narrowest block: few enough that its rows stay in the L2 cache, and as
 // many as that allows, since memory is fastest in long runs.
 constexpr int64_t kColumns = 320;
@@ -43,8 +45,9 @@ struct Parts {
                                           std::max<int64_t>(1, s.h / kLeastRows))),
         groups(
             std::clamp<int64_t>((kParts + blocks - 1) / blocks, 1, std::max<int64_t>(1, units()))),
-        sums(std::min(groups, std::max((kLeastParts + blocks - 1) / blocks,
-                                       s.n * s.pixels() / kLeastPixels))) {}
+        sums(std::min(
+            {groups, (kSums + blocks - 1) / blocks,
+             std::max((kLeastParts + blocks - 1) / blocks, s.n * s.pixels() / kLeastPixels)})) {}
 
   int64_t units() const { return s.n * bands * strips; }  // of each block of channels
   int64_t width() const { return (s.w + strips - 1) / strips; }

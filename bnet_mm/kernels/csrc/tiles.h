@@ -16,7 +16,8 @@ namespace bnet {
 // do not, and the tiles stay in the cache.
 template <class T>
 inline bool in_tiles(const Shape& s) {
-  return 4 * s.w <= 3 * kLanes<T> && s.c >= kLanes<T> && s.pixels() <= 1024;
+  const int64_t around = 2 * s.padding();
+  return 4 * s.w <= 3 * kLanes<T> && s.c >= kLanes<T> && (s.h + around) * (s.w + around) <= 1024;
 }
 
 // Calls `run(channel, pixel, pixels)` for squares of a vector's channels by as many pixels, all of
