@@ -260,10 +260,10 @@ class EnhancedNorm(Owner):
 def _fallback_reason(norm: Any, dw: DepthwiseTransform, input: Tensor) -> str | None:
     if not is_plain_call(input):
         return 'the layer is traced, exported, or called on or within something special'
-    kind, own = type(norm), norm.__dict__
+    kind = type(norm)
     if kind is not BatchNorm2d and kind is not SyncBatchNorm:
         return f'no back end computes {kind.__name__}'
-    if own['_parameters'].get('weight') is not None:
+    if norm._parameters.get('weight') is not None:
         return 'its norm has a scale and a shift of its own'
     if norm.num_features != dw.in_channels or (norm.running_mean is None) != (
         norm.running_var is None
@@ -271,7 +271,7 @@ def _fallback_reason(norm: Any, dw: DepthwiseTransform, input: Tensor) -> str | 
         return 'its norm is of another number of channels, or lacks one of its statistics'
     if (
         type(dw).forward is not DepthwiseTransform.forward
-        or 'forward' in own
+        or 'forward' in norm.__dict__
         or 'forward' in dw.__dict__
     ):
         return 'another forward has been put in the place of its transform or its norm'
