@@ -86,7 +86,8 @@ def test_no_images_and_tracing(trained):
         assert fused(x[:0]).shape == (0, 4, 7, 6)
         traced = torch.jit.trace(fused, x[:1])
         assert torch.allclose(traced(x), model(x), atol=1e-5)
-        assert torch.equal(torch.fx.symbolic_trace(fused)(x), fused(x))
+        # In the graph there is torch's convolution, which adds in another order.
+        assert torch.allclose(torch.fx.symbolic_trace(fused)(x), fused(x), atol=1e-6)
 
 
 def test_the_model_given_stays_as_it_is(trained):
