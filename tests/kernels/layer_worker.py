@@ -164,9 +164,9 @@ def main() -> None:
         raise AssertionError('no error for one value per channel')
     dist.barrier()
     print('agreed', file=sys.stderr, flush=True)
-    # The group is not destroyed: torch waits for gloo's threads with the interpreter's lock in its
-    # hand, and a thread that lets go of a tensor waits for the lock. At the interpreter's end such a
-    # thread aborts the process.
+    # The group is not destroyed: torch waits for gloo's threads and holds the interpreter's lock,
+    # for which a thread that lets go of a tensor waits. At the interpreter's end such a thread
+    # aborts the process.
     os._exit(0)
 
 
