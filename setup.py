@@ -30,12 +30,12 @@ else:
     INSTRUCTION_SETS = {'_cpu': []}
 LINUX = platform.system() == 'Linux'
 CSRC = 'bnet_mm/kernels/csrc'
-HEADERS = ('blocks', 'layer', 'passes', 'planes', 'ring', 'statistics', 'tiles', 'vectors')
+HEADERS = [f'{CSRC}/{path.name}' for path in sorted((ROOT / CSRC).glob('*.h'))]
 KERNELS = [
     Extension(
         f'bnet_mm.kernels.{name}',
         sources=[f'{CSRC}/kernels.cpp'],
-        depends=[f'{CSRC}/{header}.h' for header in HEADERS],
+        depends=HEADERS,
         extra_compile_args=[
             '-std=c++17',
             '-O3',
