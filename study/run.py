@@ -1,0 +1,135 @@
+"""Runs what is missing of a plan of the study (study/README.md).
+
+study/run.py study/plan.yaml --minutes 12
+study/run.py study/plan.yaml --only 'imagenette112 resnet26 bnet3 0' --again --out mine
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from math import inf
+from pathlib import Path
+from types import FrameType
+
+import torch
+from bnet_study.classification import WEIGHTS, train_classifier
+from bnet_study.images import read_images
+from bnet_study.plan import Plan, Run, read_plan
+from bnet_study.records import append, read_records, record_of
+from bnet_study.scheduling import Jobs, folder_of, missing_runs
+
+from bnet_mm.engine.command_line import parsed, positive
+from bnet_mm.errors import InputError
+
+HERE = Path(__file__).resolve().parent
+RESULTS = 'runs.jsonl'
+SIDE_BY_SIDE = 4  # small runs on a GPU
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Run what is missing of a plan.')
+    parser.add_argument('plan', type=Path, metavar='PLAN', help='a file like study/plan.yaml')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='(default: a GPU, if there is)')
+    parser.add_argument(
+        '--minutes', type=float, help='stop after this time; what runs goes on next'
+    )
+    parser.add_argument('--jobs', type=positive, help='runs side by side (default: cores, or 4)')
+    parser.add_argument('--only', metavar='WORDS', help='runs of whose name each word is a part')
+    parser.add_argument('--again', action='store_true', help='also what has a result')
+    parser.add_argument('--list', action='store_true', help='print the plan, and run nothing')
+    parser.add_argument(
+        '--data-root',
+        type=Path,
+        default=Path(os.environ.get('BNET_DATA') or 'data'),
+        help='folder of the data (default: the variable BNET_DATA, or data)',
+    )
+    parser.add_argument('--out', type=Path, default=HERE / 'results', help='folder of the results')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/study'), help='folder of weights and state'
+    )
+    parser.add_argument('--worker', metavar='NAME', help=argparse.SUPPRESS)
+    with parsed(parser) as args:
+        args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        if args.device == 'cuda' and not torch.cuda.is_available():
+            raise InputError('--device cuda: torch finds no GPU here')
+        plan = read_plan(args.plan)
+        if args.worker:
+            work_on(plan, args)
+        elif not run_missing(plan, args):
+            sys.exit(1)
+
+
+def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
+    """Runs what is missing, and returns whether nothing is any more."""
+    words = set((args.only or '').split())
+    wanted = [r for r in plan.runs if words <= set(re.split(r'[.-]', r.name))]
+    if not wanted:
+        raise InputError(
+            f'--only {args.only}: no run of {args.plan} has all these words in its name'
+        )
+    results = args.out / RESULTS
+    records = read_records([results]) if results.is_file() else []
+    done = {(record['config_hash'], record['seed']) for record in records}
+    runs = missing_runs(plan, wanted, set() if args.again else done, args.work_dir)
+    if args.list:
+        for run in wanted:
+            print('done   ' if (run.config_hash, run.seed) in done else 'missing', run.name)
+        return True
+    begun = time.time()
+    for run in runs:  # decoded once, before many would do it at the same time
+        if run.kind == 'classification':
+            images_of(run, args)
+    print(f'{len(runs)} of {len(wanted)} runs are missing.', flush=True)
+    jobs = args.jobs or (SIDE_BY_SIDE if args.device == 'cuda' else os.cpu_count() or 1)
+
+    def command(run: Run) -> list[str]:
+        options = ['--device', args.device, '--data-root', args.data_root, '--out', args.out]
+        options += ['--work-dir', args.work_dir, '--worker', f'{run.name}-{run.config_hash}']
+        return [sys.executable, __file__, str(args.plan), *map(str, options)]
+
+    def ready(run: Run) -> bool:
+        source = plan.source_of(run)
+        return source is None or (folder_of(args.work_dir, source) / WEIGHTS).is_file()
+
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the processes of the runs end, too
+    return Jobs(
+        command,
+        jobs,
+        max(1, (os.cpu_count() or 1) // jobs),
+        inf if args.minutes is None else begun + 60 * args.minutes,
+        lambda run: args.out / 'logs' / f'{run.name}.txt',
+    ).all(runs, ready)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def images_of(run: Run, args: argparse.Namespace):
+    """Reads the photos of a run."""
+    source = args.data_root / run.config['data']
+    return read_images(source, run.config['task']['size'], args.work_dir / 'images')
+
+
+def work_on(plan: Plan, args: argparse.Namespace) -> None:
+    """Does one run, to its end, and writes its line."""
+    candidates = [*plan.runs, *filter(None, map(plan.source_of, plan.runs))]
+    run = next(r for r in candidates if f'{r.name}-{r.config_hash}' == args.worker)
+    folder = folder_of(args.work_dir, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = plan.source_of(run)
+    weights = None if source is None else folder_of(args.work_dir, source) / WEIGHTS
+    if 'file' in run.config['start']:
+        weights = args.data_root / run.config['start']['file']
+    device = torch.device(args.device)
+    found = train_classifier(run, images_of(run, args), weights, folder, device)
+    append(args.out / RESULTS, record_of(run, args.device, **found))
+
+
+if __name__ == '__main__':
+    main()
