@@ -7,6 +7,7 @@ study/run.py study/plan.yaml --only 'imagenette112 resnet26 bnet3 0' --again --o
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -17,17 +18,21 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from bnet_study.classification import WEIGHTS, train_classifier
+from bnet_study.classification import train_classifier
 from bnet_study.images import read_images
 from bnet_study.plan import Plan, Run, read_plan
 from bnet_study.records import append, read_records, record_of
 from bnet_study.scheduling import Jobs, folder_of, missing_runs
+from bnet_study.starts import WEIGHTS
+from bnet_study.times import time_steps
 
+from bnet_mm.benchmark.machine import describe
+from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.engine.command_line import parsed, positive
 from bnet_mm.errors import InputError
 
 HERE = Path(__file__).resolve().parent
-RESULTS = 'runs.jsonl'
+RESULTS, TIMES = 'runs.jsonl', 'times.json'
 SIDE_BY_SIDE = 4  # small runs on a GPU
 
 
@@ -52,6 +57,14 @@ def main() -> None:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/study'), help='folder of weights and state'
     )
+    parser.add_argument(
+        '--times',
+        type=positive,
+        nargs='?',
+        const=15,
+        metavar='ROUNDS',
+        help="only time a training step of each arm, into OUT/times.json (for 'wide', 'longer')",
+    )
     parser.add_argument('--worker', metavar='NAME', help=argparse.SUPPRESS)
     with parsed(parser) as args:
         args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -60,6 +73,8 @@ def main() -> None:
         plan = read_plan(args.plan)
         if args.worker:
             work_on(plan, args)
+        elif args.times:
+            write_times(plan, args)
         elif not run_missing(plan, args):
             sys.exit(1)
 
@@ -96,7 +111,8 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
         source = plan.source_of(run)
         return source is None or (folder_of(args.work_dir, source) / WEIGHTS).is_file()
 
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the processes of the runs end, too
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)  # the processes of the runs end, too
     return Jobs(
         command,
         jobs,
@@ -107,7 +123,18 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    sys.exit('Stopped; the same command goes on from the last whole epochs.')
+
+
+def write_times(plan: Plan, args: argparse.Namespace) -> None:
+    """Times training steps and writes them beside the results."""
+    steps = time_steps(plan, torch.device(args.device), args.times)
+    about = {**describe(args.device), 'rounds': args.times}
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({'machine': about, 'steps': steps}, indent=1)
+    write_whole(args.out / TIMES, lambda part: part.write_text(text + '\n'))
+    for step in steps:
+        print('{task} {net} {arm}: {seconds:.3f} s, {ratio:.3f} of bn'.format(**step))
 
 
 def images_of(run: Run, args: argparse.Namespace):
@@ -127,7 +154,12 @@ def work_on(plan: Plan, args: argparse.Namespace) -> None:
     if 'file' in run.config['start']:
         weights = args.data_root / run.config['start']['file']
     device = torch.device(args.device)
-    found = train_classifier(run, images_of(run, args), weights, folder, device)
+    if run.kind == 'classification':
+        found = train_classifier(run, images_of(run, args), weights, folder, device)
+    else:
+        from bnet_study.dense import train_dense  # takes seconds to import
+
+        found = train_dense(run, args.data_root / run.config['data'], weights, folder, device)
     append(args.out / RESULTS, record_of(run, args.device, **found))
 
 

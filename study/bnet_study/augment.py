@@ -1,4 +1,4 @@
-"""Batches from decoded photos: cut, flipped and normalized on the device, all of a batch at once."""
+"""Batches from decoded photos: cut, flipped and normalized on the device, all at once."""
 
 from __future__ import annotations
 

@@ -12,20 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
-from bnet_mm.checkpoint import adapt, read_checkpoint
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.checkpoint.writing import sha256
-from bnet_mm.errors import InputError
-from bnet_study.arms import apply_arm
 from bnet_study.augment import Batches
 from bnet_study.images import Images
 from bnet_study.measures import CORRUPTIONS, accuracy, calibration_error, corrupted
-from bnet_study.nets import build_net
 from bnet_study.plan import Run
+from bnet_study.starts import WEIGHTS, start_net
 
 MOMENTUM = 0.9
 TEST_BATCH = 250
-STATE, WEIGHTS = 'state.pth', 'weights.pth'
+STATE = 'state.pth'
 
 
 def train_classifier(
@@ -50,7 +47,7 @@ def train_classifier(
     train = Batches(*images.train, device)
     test = Batches(*images.test, device)
     test.mean, test.std = train.mean, train.std
-    net = start_net(run, len(images.classes), weights).to(device)
+    net = start_net(run.config, run.seed, len(images.classes), weights).to(device)
     net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         net.parameters(), task['lr'], MOMENTUM, weight_decay=task['weight_decay']
@@ -114,29 +111,6 @@ def train_classifier(
         images=[len(train.photos), len(test.photos)],
         digest=images.digest,
     )
-
-
-def start_net(run: Run, classes: int, weights: Path | None) -> nn.Module:
-    """Builds a run's network with the weights that it starts from.
-
-    Raises:
-        InputError: the file does not fit the network.
-    """
-    net = apply_arm(build_net(run.config, classes, run.seed), run.config['arm'])
-    if weights is not None:
-        contents = read_checkpoint(weights)
-        state = contents.get('state_dict', contents) if isinstance(contents, dict) else None
-        if not isinstance(state, dict):
-            raise InputError(f'{weights} holds no tensors by name')
-        state = {key: value for key, value in state.items() if not key.startswith('fc.')}
-        missing, unexpected = net.load_state_dict(adapt(state, net), strict=False)
-        missing = [key for key in missing if not key.startswith('fc.')]
-        if missing or unexpected:
-            raise InputError(
-                f'{weights} is not of the network {run.net}: it lacks {missing[:3]} and has '
-                f'{list(unexpected)[:3]}'
-            )
-    return net
 
 
 def learning_rate(peak: float, epoch: float, epochs: int, warmup: float) -> float:

@@ -62,16 +62,22 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stage_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Returns the map `(N, C, h, w)` that each stage ends with."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
         for i in range(self.stages):
             x = self.get_submodule(f'layer{i + 1}')(x)
-        return self.fc(x.mean((2, 3)))
+            maps.append(x)
+        return tuple(maps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.stage_maps(x)[-1].mean((2, 3)))
 
 
 def _stage(block: Any, before: int, planes: int, number: int, stride: int) -> nn.Sequential:
     layers = []
-    for i in range(number):
+    for _ in range(number):
         after = planes * block.expansion
         downsample = None
         if (stride, before) != (1, after):

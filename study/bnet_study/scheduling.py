@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnet_study.classification import WEIGHTS
 from bnet_study.plan import Plan, Run
+from bnet_study.starts import WEIGHTS
 
 POLL = 0.5  # seconds
 
