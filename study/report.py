@@ -10,6 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
+from bnet_mm.checkpoint.atomic import write_whole
+from bnet_mm.engine.command_line import parsed
+from bnet_mm.errors import InputError
+from bnet_mm.reports.table import as_markdown
 from bnet_study.comparing import cells_of, comparisons_of
 from bnet_study.figures import draw_curves
 from bnet_study.records import read_records
@@ -22,11 +26,6 @@ from bnet_study.tables import (
     robustness_table,
     times_table,
 )
-
-from bnet_mm.checkpoint.atomic import write_whole
-from bnet_mm.engine.command_line import parsed
-from bnet_mm.errors import InputError
-from bnet_mm.reports.table import as_markdown
 
 HERE = Path(__file__).resolve().parent
 TIMES = 'times.json'

@@ -18,6 +18,11 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+
+from bnet_mm.benchmark.machine import describe
+from bnet_mm.checkpoint.atomic import write_whole
+from bnet_mm.engine.command_line import parsed, positive
+from bnet_mm.errors import InputError
 from bnet_study.classification import train_classifier
 from bnet_study.images import read_images
 from bnet_study.plan import Plan, Run, read_plan
@@ -25,11 +30,6 @@ from bnet_study.records import append, read_records, record_of
 from bnet_study.scheduling import Jobs, folder_of, missing_runs
 from bnet_study.starts import WEIGHTS
 from bnet_study.times import time_steps
-
-from bnet_mm.benchmark.machine import describe
-from bnet_mm.checkpoint.atomic import write_whole
-from bnet_mm.engine.command_line import parsed, positive
-from bnet_mm.errors import InputError
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TIMES = 'runs.jsonl', 'times.json'

@@ -39,6 +39,30 @@ class ReplicatedBorder(nn.Module):
         return F.conv2d(x, layer.dw.weight, layer.dw.bias, groups=x.shape[1])
 
 
+def parameter_groups(net: nn.Module, arm: dict[str, Any], decay: float) -> list[dict[str, Any]]:
+    """Returns an optimizer's groups: BNET's kernels, and everything else.
+
+    Args:
+        net: of the arm.
+        arm: `kernel_lr` and `kernel_decay` multiply the kernels' learning rate and weight decay.
+        decay: weight decay of everything else.
+
+    Returns:
+        groups with `weight_decay` and `factor`, by which their learning rate is multiplied.
+    """
+    kernels = {id(m.dw.weight) for m in net.modules() if isinstance(m, BNET)}
+    parts = {True: [], False: []}
+    for parameter in net.parameters():
+        parts[id(parameter) in kernels].append(parameter)
+    groups = [dict(params=parts[False], weight_decay=decay, factor=1.0)]
+    if parts[True]:
+        of_kernels = decay * arm.get('kernel_decay', 1.0)
+        groups.append(
+            dict(params=parts[True], weight_decay=of_kernels, factor=arm.get('kernel_lr', 1.0))
+        )
+    return groups
+
+
 def apply_arm(net: nn.Module, arm: dict[str, Any]) -> nn.Module:
     """Changes a built network of batch norms into that of an arm, in place, and returns it.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 SHIFT = 4  # pixels
 AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)
+PART = 0.2  # of a GPU's free memory, for the photos of one run of several side by side
 
 
 class Batches:
@@ -20,17 +21,19 @@ class Batches:
     Args:
         photos: `(N, 3, H, W)`, uint8.
         labels: `(N,)`.
-        device: where they are kept, and batches are made.
+        device: where batches are made; photos are kept there if there is room.
 
     Attributes:
         mean, std: of each channel of the training photos, in 0 to 1; for `normalized`.
     """
 
     def __init__(self, photos: np.ndarray, labels: np.ndarray, device: torch.device):
-        self.photos = torch.from_numpy(np.array(photos)).to(device)
+        self.photos = torch.from_numpy(photos)
+        if device.type == 'cuda' and photos.nbytes < PART * torch.cuda.mem_get_info(device)[0]:
+            self.photos = self.photos.to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.device = device
-        some = self.photos[:: max(1, len(photos) // 5000)].float().div(255)
+        some = self.photos[:: max(1, len(photos) // 5000)].to(device).float().div(255)
         self.mean = some.mean((0, 2, 3)).view(1, 3, 1, 1)
         self.std = some.std((0, 2, 3)).view(1, 3, 1, 1)
 
@@ -50,15 +53,15 @@ class Batches:
         order = random.permutation(len(self.photos))
         batch = min(batch, len(order))
         for start in range(0, len(order) - batch + 1, batch):
-            chosen = torch.from_numpy(order[start : start + batch]).to(self.device)
-            x = self.photos[chosen].float().div_(255)
+            chosen = torch.from_numpy(order[start : start + batch])
+            x = self.photos[chosen.to(self.photos.device)].to(self.device).float().div_(255)
             x = _cut(x, size, augment, random)
-            yield self.normalized(x), self.labels[chosen]
+            yield self.normalized(x), self.labels[chosen.to(self.device)]
 
     def testing(self, batch: int) -> Iterator:
         """Yields all photos, in 0 to 1 and not normalized, and their labels."""
         for start in range(0, len(self.photos), batch):
-            x = self.photos[start : start + batch].float().div_(255)
+            x = self.photos[start : start + batch].to(self.device).float().div_(255)
             yield x, self.labels[start : start + batch]
 
     def normalized(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.checkpoint.writing import sha256
+from bnet_study.arms import parameter_groups
 from bnet_study.augment import Batches
 from bnet_study.images import Images
 from bnet_study.measures import CORRUPTIONS, accuracy, calibration_error, corrupted
@@ -49,9 +50,8 @@ def train_classifier(
     test.mean, test.std = train.mean, train.std
     net = start_net(run.config, run.seed, len(images.classes), weights).to(device)
     net.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        net.parameters(), task['lr'], MOMENTUM, weight_decay=task['weight_decay']
-    )
+    groups = parameter_groups(net, run.config['arm'], task['weight_decay'])
+    optimizer = torch.optim.SGD(groups, task['lr'], MOMENTUM)
     epochs = round(task['epochs'] * run.config['arm']['longer'])
     steps = max(1, len(train.photos) // task['batch'])
     curve: dict[str, list[float]] = dict(loss=[], top1=[], seconds=[])
@@ -72,7 +72,7 @@ def train_classifier(
         for step, (x, y) in enumerate(batches):
             rate = learning_rate(task['lr'], epoch + step / steps, epochs, task['warmup'])
             for group in optimizer.param_groups:
-                group['lr'] = rate
+                group['lr'] = rate * group['factor']
             with precision(device):
                 loss = F.cross_entropy(net(x), y)
             optimizer.zero_grad()

@@ -75,6 +75,14 @@ def train_dense(
                 weight_decay=run.config['task']['weight_decay'],
             ),
             clip_grad=CLIP,
+            paramwise_cfg=dict(
+                custom_keys={
+                    'dw.weight': dict(
+                        lr_mult=run.config['arm'].get('kernel_lr', 1.0),
+                        decay_mult=run.config['arm'].get('kernel_decay', 1.0),
+                    )
+                }
+            ),
         ),
         work_dir=str(folder / 'training'),
         custom_imports=dict(imports=['bnet_mm', 'bnet_study.backbone']),

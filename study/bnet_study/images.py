@@ -72,7 +72,8 @@ def read_images(source: str | Path, size: int, cache: str | Path) -> Images:
     about = json.loads((folder / 'about.json').read_text())
     arrays = {
         split: (
-            np.load(folder / f'{split}.npy', mmap_mode='r'),
+            # Copied on writing, which nobody does: torch takes no arrays that are read-only.
+            np.load(folder / f'{split}.npy', mmap_mode='c'),
             np.load(folder / f'{split}_labels.npy'),
         )
         for split in ('train', 'test')
@@ -128,26 +129,33 @@ def _decode(source: Path, files: dict[str, Reader], size: int, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     for split, samples in splits.items():
-        photos = np.empty((len(samples), 3, size, size), np.uint8)
         labels = np.array([classes.index(name) for name, _ in samples], np.int64)
-        # In the order of the files, for archives that can be read in that one alone.
         place = {path: i for i, (_, path) in enumerate(samples)}
-        for path, read in files.items():
-            if path in place:
-                photos[place[path]] = _photo(source, path, read, size)
-        digest.update(photos)
+
+        def write(part: Path, place: dict[str, int] = place) -> None:
+            # Mapped: all photos may be more than the memory.
+            shape = (len(place), 3, size, size)
+            photos = np.lib.format.open_memmap(part, 'w+', np.uint8, shape)
+            # In the order of the files, for archives that can be read in that one alone.
+            for path, read in files.items():
+                if path in place:
+                    photos[place[path]] = _photo(source, path, read, size)
+            photos.flush()
+            for start in range(0, len(photos), 1000):
+                digest.update(photos[start : start + 1000])
+
+        write_whole(folder / f'{split}.npy', write)
         digest.update(labels)
-        _save(folder / f'{split}.npy', photos)
-        _save(folder / f'{split}_labels.npy', labels)
+        _save_labels(folder / f'{split}_labels.npy', labels)
     about = dict(classes=classes, digest=digest.hexdigest()[:16], remark=remark)
     # Last, so that what has it is whole.
     write_whole(folder / 'about.json', lambda part: part.write_text(json.dumps(about)))
 
 
-def _save(file: Path, array: np.ndarray) -> None:
+def _save_labels(file: Path, labels: np.ndarray) -> None:
     def write(part: Path) -> None:
         with part.open('wb') as stream:
-            np.save(stream, array)
+            np.save(stream, labels)
 
     write_whole(file, write)
 

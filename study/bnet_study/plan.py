@@ -33,6 +33,8 @@ TASKS = {
 }  # fmt: skip
 NET = dict(block=None, blocks=None, channels=None, stem='imagenet')
 ARM = dict(norm='bn', k=3, kernel='dirac', padding='zeros', width=1.0, longer=1.0)
+# Settings that came later: a run that does not say them keeps the configuration that it had.
+LATER = dict(arms=('kernel_lr', 'kernel_decay'))
 RUN = ('task', 'net', 'start', 'arm', 'seed')
 CHOICES = dict(
     kind=tuple(TASKS),
@@ -43,6 +45,7 @@ CHOICES = dict(
     kernel=('dirac', 'zero', 'kaiming'),
     padding=('zeros', 'replicate'),
 )
+FACTORS = ('width', 'longer', 'kernel_lr', 'kernel_decay')
 COUNTS = ('size', 'train_size', 'epochs', 'batch', 'channels', 'k', 'iterations')
 
 
@@ -187,10 +190,11 @@ class _Resolver:
     def settings(self, kind: str, name: str, defaults: dict, where: str) -> dict[str, Any]:
         given = self._entry(kind, name, where)
         what = f'{where}: {kind[:-1]} {name}'
-        unknown = sorted(set(given) - set(defaults))
+        known = [*defaults, *LATER.get(kind, ())]
+        unknown = sorted(set(given) - set(known))
         if unknown:
             raise InputError(
-                f'{what} has {", ".join(map(repr, unknown))}; it may have {", ".join(defaults)}'
+                f'{what} has {", ".join(map(repr, unknown))}; it may have {", ".join(known)}'
             )
         found = {**defaults, **given}
         missing = [key for key, value in found.items() if value is None]
@@ -199,6 +203,8 @@ class _Resolver:
         for key, value in found.items():
             if key in CHOICES and value not in CHOICES[key]:
                 raise InputError(f'{what}: {key} is {value!r}, not of {", ".join(CHOICES[key])}')
+            if key in FACTORS and not (isinstance(value, (int, float)) and value >= 0):
+                raise InputError(f'{what}: {key} is {value!r}, not a factor')
             if key in COUNTS and not (isinstance(value, int) and value > 0):
                 raise InputError(f'{what}: {key} is {value!r}, not a positive whole number')
         return found

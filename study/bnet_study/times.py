@@ -16,7 +16,7 @@ from bnet_study.plan import ARM, Plan, Run
 from bnet_study.starts import start_net
 
 BASELINE, DEARER = 'bn', 'bnet5'
-# Channels of `wide`, over those of the network; 1 / 16 and more of a quarter of them.
+# Channels of `wide`, over those of the network: of 16, one more for each 1 / 16.
 WIDTHS = (1.0625, 1.125, 1.1875, 1.25, 1.375, 1.5)
 
 
