@@ -50,7 +50,8 @@ PLAN = dict(
     ),
     tasks=dict(
         colours=dict(
-            kind='classification', data='photos', size=16, train_size=16, epochs=2, batch=10, lr=0.05
+            kind='classification', data='photos', size=16, train_size=16, epochs=2, batch=10,
+            lr=0.05,
         ),
         later=dict(
             kind='classification', data='photos', size=16, train_size=12, augment='scale', epochs=1,

@@ -72,7 +72,7 @@ def test_tiny_imagenets_list_of_validation_photos(tmp_path):
 
 def test_what_cannot_be_read_is_one_sentence(photos, tmp_path):
     cache = tmp_path / 'cache'
-    with pytest.raises(InputError, match='is not there; name the folder .* --data-root'):
+    with pytest.raises(InputError, match=r'is not there; name the folder .* --data-root'):
         read_images(tmp_path / 'none', 16, cache)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(InputError, match='holds no photos'):
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_is_one_sentence(photos, tmp_path):
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(InputError, match=r'the photo val/red/000.png cannot be read'):
         read_images(photos / 'photos', 16, cache)
-    assert not [f for f in cache.rglob('about.json')]  # nothing that looks whole
+    assert not list(cache.rglob('about.json'))  # nothing that looks whole
 
 
 def test_paths_in_archives_lead_nowhere_else(tmp_path):
