@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.checkpoint.atomic import write_whole
-from bnet_mm.checkpoint.writing import sha256
 from bnet_study.arms import parameter_groups
 from bnet_study.augment import Batches
 from bnet_study.images import Images
 from bnet_study.measures import CORRUPTIONS, accuracy, calibration_error, corrupted
 from bnet_study.plan import Run
-from bnet_study.starts import WEIGHTS, start_net
+from bnet_study.starts import save_weights, start_net
 
 MOMENTUM = 0.9
 TEST_BATCH = 250
@@ -42,7 +41,7 @@ def train_classifier(
         `test`: top-1 accuracy, calibration error, cross entropy, and accuracies on corrupted
         photos, in percent; `curve`: by epoch the training loss, the test accuracy, and the seconds
         of training until then; `seconds`, of training alone; `parameters`; `kernels`, the share of
-        energy outside the centre tap by layer; `weights`, the SHA-256 of the file.
+        energy outside the centre tap by layer; `weights`, the SHA-256 of the tensors.
     """
     task = run.config['task']
     train = Batches(*images.train, device)
@@ -98,8 +97,7 @@ def train_classifier(
     )
     for kind in CORRUPTIONS:
         measured[f'top1_{kind}'] = accuracy(*answers(net, test, device, kind))
-    state_dict = {key: value.cpu() for key, value in net.state_dict().items()}
-    write_whole(folder / WEIGHTS, lambda part: torch.save(dict(state_dict=state_dict), part))
+    digest = save_weights(net, folder)
     state.unlink(missing_ok=True)
     return dict(
         test={key: round(value, 4) for key, value in measured.items()},
@@ -107,7 +105,7 @@ def train_classifier(
         seconds=round(curve['seconds'][-1], 1),
         parameters=sum(p.numel() for p in net.parameters()),
         kernels={found.layer: round(found.outside, 4) for found in learnt_kernels(net)},
-        weights=sha256(folder / WEIGHTS),
+        weights=digest,
         images=[len(train.photos), len(test.photos)],
         digest=images.digest,
     )

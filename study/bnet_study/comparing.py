@@ -16,10 +16,10 @@ LEVEL = 0.05
 SMALLEST = 0.3  # points that count as a gain
 NEGLIGIBLE = 0.5  # points; 'no gain' where the interval lies below
 BASELINE = 'bn'
-# An arm, and the arm it is compared with besides the baseline; `wide` and `longer` in any spelling.
+# An arm, and the arm it is compared with besides the baseline; `wide`, `deep`, `longer` however they go on.
 RIVALS = (
     ('bnet3', 'control3'), ('bnet3', 'dw3'), ('bnet3', 'bnet3_zero'), ('bnet3', 'bnet3_kaiming'),
-    ('bnet3', 'bnet3_replicate'), ('bnet5', 'wide'), ('bnet5', 'longer'),
+    ('bnet3', 'bnet3_replicate'), ('bnet5', 'wide'), ('bnet5', 'deep'), ('bnet5', 'longer'),
 )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def spread(values: Sequence[float]) -> str:
 
     Example:
         >>> spread([1.0, 2.0]), spread([1.0])
-        ('1.50 ± 0.71', '1.50')
+        ('1.50 ± 0.71', '1.00')
     """
     if not values or any(map(isnan, values)):
         return '-'

@@ -11,15 +11,13 @@ import bnet_study.backbone  # noqa: F401  (registers)
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.checkpoint import latest_checkpoint
-from bnet_mm.checkpoint.atomic import write_whole
-from bnet_mm.checkpoint.writing import sha256
 from bnet_mm.engine.config import load_config, set_run_options
 from bnet_mm.engine.launch import train
 from bnet_mm.errors import InputError
 from bnet_study.backbone import StudyBackbone
 from bnet_study.coco_layout import find_detection
 from bnet_study.plan import Run
-from bnet_study.starts import WEIGHTS
+from bnet_study.starts import save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DETECTOR = REPOSITORY / 'configs' / 'faster_rcnn_r50_bn_fpn_1x.py'
@@ -95,8 +93,7 @@ def train_dense(
     history = read_run(folder / 'training')
     last = history.validation[max(history.validation)]
     model = runner.model
-    state = {name: value.cpu() for name, value in model.state_dict().items()}
-    write_whole(folder / WEIGHTS, lambda part: torch.save(dict(state_dict=state), part))
+    digest = save_weights(model, folder)
     checkpoint = latest_checkpoint(folder / 'training')
     if checkpoint is not None:
         Path(checkpoint).unlink()
@@ -117,7 +114,7 @@ def train_dense(
         seconds=round(3600 * hours[max(hours)], 1),
         parameters=sum(p.numel() for p in model.parameters()),
         kernels={found.layer: round(found.outside, 4) for found in learnt_kernels(model)},
-        weights=sha256(folder / WEIGHTS),
+        weights=digest,
         images=list(images),
     )
 

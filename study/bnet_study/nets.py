@@ -98,4 +98,7 @@ def build_net(config: dict[str, Any], classes: int, seed: int) -> ResNet:
         seed: of the run.
     """
     torch.manual_seed(seed)
-    return ResNet(**config['net'], classes=classes, width=config['arm']['width'])
+    net, arm = config['net'], config['arm']
+    more = arm.get('more_blocks', [0] * len(net['blocks']))
+    blocks = [number + further for number, further in zip(net['blocks'], more)]
+    return ResNet(**{**net, 'blocks': blocks}, classes=classes, width=arm['width'])

@@ -34,7 +34,7 @@ TASKS = {
 NET = dict(block=None, blocks=None, channels=None, stem='imagenet')
 ARM = dict(norm='bn', k=3, kernel='dirac', padding='zeros', width=1.0, longer=1.0)
 # Settings that came later: a run that does not say them keeps the configuration that it had.
-LATER = dict(arms=('kernel_lr', 'kernel_decay'))
+LATER = dict(arms=('kernel_lr', 'kernel_decay', 'more_blocks'))
 RUN = ('task', 'net', 'start', 'arm', 'seed')
 CHOICES = dict(
     kind=tuple(TASKS),

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from bnet_mm.checkpoint import adapt, read_checkpoint
+from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.errors import InputError
 from bnet_study.arms import apply_arm
 from bnet_study.nets import build_net
 
 WEIGHTS = 'weights.pth'  # in the folder of a run that ended
+
+
+def save_weights(net: nn.Module, folder: Path) -> str:
+    """Writes a trained network's tensors, and returns a SHA-256 of their names and values.
+
+    Not of the file: torch writes the file's name into it, and what else it likes.
+    """
+    state = {key: value.detach().cpu() for key, value in net.state_dict().items()}
+    write_whole(folder / WEIGHTS, lambda part: torch.save(dict(state_dict=state), part))
+    digest = hashlib.sha256()
+    for key, value in state.items():
+        digest.update(key.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def start_net(

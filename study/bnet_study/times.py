@@ -1,4 +1,4 @@
-"""Times a training step of each arm, and finds what batch norm can have for BNET-5's time."""
+"""Times a training step of each arm, and of what batch norm could have for BNET-5's time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def time_steps(plan: Plan, device: torch.device, rounds: int) -> list[dict[str, 
         rounds: how often each step is taken, in turn.
 
     Returns:
-        for each task, network and arm, and for `bn` of several widths: `task`, `net`, `arm`,
+        for each task, network and arm, for `bn` of several widths, and with a block more in each stage: `task`, `net`, `arm`,
         `seconds` (median) and `ratio` to `bn`'s of the same round (median).
 
     Raises:
@@ -48,6 +48,11 @@ def time_steps(plan: Plan, device: torch.device, rounds: int) -> list[dict[str, 
         for width in WIDTHS:
             wider = {**arms[BASELINE].config, 'arm': {**ARM, 'width': width}}
             jobs[f'{BASELINE} x {width}'] = _step(wider, device)
+        stages = len(arms[BASELINE].config['net']['blocks'])
+        for stage in range(stages):
+            more = [int(i == stage) for i in range(stages)]
+            deeper = {**arms[BASELINE].config, 'arm': {**ARM, 'more_blocks': more}}
+            jobs[f'{BASELINE} + a block in stage {stage + 1}'] = _step(deeper, device)
         times = interleave(jobs, rounds, device)
         for arm, seconds in times.items():
             over = ratio(seconds, times[BASELINE]).median

@@ -1,4 +1,4 @@
-"""Small data and plans for the study's tests."""
+"""Fixtures of the study's tests."""
 
 from __future__ import annotations
 
@@ -6,23 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
-
-STUDY = Path(__file__).resolve().parents[2] / 'study'
-
-
-def draw_photos(folder: Path, number: int, size: int = 16, seed: int = 0) -> Path:
-    """Draws photos of two classes that differ in colour, in a folder for each."""
-    random = np.random.default_rng(seed)
-    for name, colour in (('red', (200, 60, 60)), ('blue', (60, 60, 200))):
-        (folder / name).mkdir(parents=True)
-        for i in range(number):
-            photo = np.clip(random.normal(colour, 60, (size, size, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(photo).save(folder / name / f'{i:03}.png')
-    return folder
+from small_study import PLAN, STUDY, draw_photos
 
 
 @pytest.fixture
@@ -32,34 +18,6 @@ def photos(tmp_path) -> Path:
     draw_photos(root / 'photos' / 'train', 20)
     draw_photos(root / 'photos' / 'val', 10, seed=1)
     return root
-
-
-PLAN = dict(
-    data=dict(photos='photos'),
-    nets=dict(
-        tiny=dict(block='basic', blocks=[1, 1], channels=4, stem='cifar'),
-        neck=dict(block='bottleneck', blocks=[1, 1], channels=4, stem='cifar'),
-    ),
-    arms=dict(
-        bn={},
-        bnet3=dict(norm='bnet', k=3),
-        control3=dict(norm='control'),
-        dw3=dict(norm='depthwise'),
-        longer=dict(longer=2.0),
-        fast=dict(norm='bnet', kernel_lr=10, kernel_decay=0),
-    ),
-    tasks=dict(
-        colours=dict(
-            kind='classification', data='photos', size=16, train_size=16, epochs=2, batch=10,
-            lr=0.05,
-        ),
-        later=dict(
-            kind='classification', data='photos', size=16, train_size=12, augment='scale', epochs=1,
-            batch=10, lr=0.05,
-        ),
-    ),
-    runs=[dict(task='colours', net='tiny', arm=['bn', 'bnet3'], seed=[0, 1])],
-)  # fmt: skip
 
 
 @pytest.fixture

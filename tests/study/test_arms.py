@@ -60,7 +60,7 @@ def test_other_starts_of_the_kernel(x):
     assert layers and not any(m.dw.weight.any() for m in layers)
     weight = torch.cat([m.dw.weight.flatten() * m.num_features**0.5 for m in kaiming.modules()
                         if isinstance(m, BNET)])  # fmt: skip
-    assert weight.std() == pytest.approx((2 / 9) ** 0.5, rel=0.15)
+    assert weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.15)
 
 
 def test_replicated_borders_differ_at_the_border_alone():

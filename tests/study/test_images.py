@@ -7,10 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from small_study import draw_photos
 
 from bnet_mm.errors import InputError
 from bnet_study.images import read_images
-from tests.study.conftest import draw_photos
 
 
 def test_folders_and_archives_give_the_same(photos, tmp_path):

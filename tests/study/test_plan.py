@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from small_study import PLAN, STUDY
 
 from bnet_mm.errors import InputError
 from bnet_study.plan import read_plan
-from tests.study.conftest import PLAN, STUDY
 
 
 def test_combinations_come_seed_after_seed(plan_file):

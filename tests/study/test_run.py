@@ -8,12 +8,12 @@ import time
 
 import pytest
 import torch
+from small_study import PLAN, STUDY
 
 from bnet_study.classification import train_classifier
 from bnet_study.images import read_images
 from bnet_study.plan import read_plan
 from bnet_study.scheduling import folder_of, missing_runs
-from tests.study.conftest import PLAN, STUDY
 
 
 def lines(tmp_path) -> list[dict]:
@@ -31,7 +31,7 @@ def test_runs_what_is_missing_in_order_and_once(study, plan_file, tmp_path):
     ]  # fmt: skip
     for entry in found:
         assert entry['data'] == 'photos' and entry['start'] == 'scratch' and entry['seconds'] > 0
-        assert entry['machine']['cpu'] and entry['versions']['torch'] == torch.__version__
+        assert entry['machine']['cpu'] and torch.__version__.startswith(entry['versions']['torch'])
         assert len(entry['curve']['top1']) == 2 and entry['images'] == [40, 20]
         assert entry['test']['top1'] == entry['curve']['top1'][-1]
     assert found[1]['kernels'] and not found[0]['kernels']
