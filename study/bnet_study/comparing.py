@@ -16,7 +16,7 @@ LEVEL = 0.05
 SMALLEST = 0.3  # points that count as a gain
 NEGLIGIBLE = 0.5  # points; 'no gain' where the interval lies below
 BASELINE = 'bn'
-# An arm, and the arm it is compared with besides the baseline; `wide`, `deep`, `longer` however they go on.
+# An arm, and what it is compared with besides the baseline: arms whose names begin so.
 RIVALS = (
     ('bnet3', 'control3'), ('bnet3', 'dw3'), ('bnet3', 'bnet3_zero'), ('bnet3', 'bnet3_kaiming'),
     ('bnet3', 'bnet3_replicate'), ('bnet5', 'wide'), ('bnet5', 'deep'), ('bnet5', 'longer'),

@@ -29,8 +29,9 @@ def time_steps(plan: Plan, device: torch.device, rounds: int) -> list[dict[str, 
         rounds: how often each step is taken, in turn.
 
     Returns:
-        for each task, network and arm, for `bn` of several widths, and with a block more in each stage: `task`, `net`, `arm`,
-        `seconds` (median) and `ratio` to `bn`'s of the same round (median).
+        for each task, network and arm, and for `bn` of several widths, or with a block more in a
+        stage: `task`, `net`, `arm`, and the medians of `seconds` and of `ratio`, to `bn`'s of the
+        same round.
 
     Raises:
         InputError: the plan has no such runs.
