@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,9 @@ def _detector(
         )
 
     training = [*load, resize, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
-    steps = found.images[0] // task['batch']
+    steps = ceil(found.images[0] / task['batch'])
+    total = steps * epochs
+    warmup = min(steps, max(1, total // 4))  # an epoch, of four or more
     evaluator = dict(ann_file=str(found.annotations['test'].resolve()))
     options = dict(
         model=dict(
@@ -175,9 +178,9 @@ def _detector(
         test_evaluator=evaluator,
         train_cfg=dict(max_epochs=epochs, val_interval=max(1, epochs // 4)),
         param_scheduler=[
-            dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=steps),
-            dict(type='CosineAnnealingLR', T_max=epochs - 1, begin=1, end=epochs, by_epoch=True,
-                 convert_to_iter_based=True),
+            dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup),
+            dict(type='CosineAnnealingLR', T_max=total - warmup, by_epoch=False, begin=warmup,
+                 end=total),
         ],
         default_hooks=dict(
             logger=dict(interval=max(1, steps // 2)), checkpoint=dict(max_keep_ckpts=1)

@@ -146,7 +146,8 @@ def cost_columns(name: str) -> list[float]:
     from bnet_mm.analysis.complexity import PAPER_COSTS
 
     rows = yaml.safe_load(PAPER_COSTS.read_text())
-    return [row[k] for row in rows if row.get('config') == name for k in ('params', 'gflops', 'fps') if k in row]  # fmt: skip
+    columns = ('params', 'gflops', 'fps')
+    return [row[k] for row in rows if row.get('config') == name for k in columns if k in row]
 
 
 def without_scope(cfg: dict) -> dict:
