@@ -53,6 +53,14 @@ def main() -> None:
         default=Path(os.environ.get('BNET_DATA') or 'data'),
         help='folder of the data (default: the variable BNET_DATA, or data)',
     )
+    parser.add_argument(
+        '--data',
+        type=_named,
+        action='append',
+        default=[],
+        metavar='NAME=PATH',
+        help="other data in the place of the plan's",
+    )
     parser.add_argument('--out', type=Path, default=HERE / 'results', help='folder of the results')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/study'), help='folder of weights and state'
@@ -70,7 +78,7 @@ def main() -> None:
         args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
         if args.device == 'cuda' and not torch.cuda.is_available():
             raise InputError('--device cuda: torch finds no GPU here')
-        plan = read_plan(args.plan)
+        plan = read_plan(args.plan, dict(args.data))
         if args.worker:
             work_on(plan, args)
         elif args.times:
@@ -105,6 +113,7 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
     def command(run: Run) -> list[str]:
         options = ['--device', args.device, '--data-root', args.data_root, '--out', args.out]
         options += ['--work-dir', args.work_dir, '--worker', f'{run.name}-{run.config_hash}']
+        options += [option for pair in args.data for option in ('--data', '='.join(pair))]
         return [sys.executable, __file__, str(args.plan), *map(str, options)]
 
     def ready(run: Run) -> bool:
@@ -120,6 +129,13 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
         inf if args.minutes is None else begun + 60 * args.minutes,
         lambda run: args.out / 'logs' / f'{run.name}.txt',
     ).all(runs, ready)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition('=')
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f'{text} is not NAME=PATH')
+    return name, path
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -166,10 +166,12 @@ def _detector(
             roi_head=dict(
                 bbox_roi_extractor=dict(out_channels=width),
                 bbox_head=dict(
-                    in_channels=width, fc_out_channels=2 * width, num_classes=len(found.classes)
+                    in_channels=width,
+                    fc_out_channels=task.get('head', 2 * width),
+                    num_classes=len(found.classes),
                 ),
             ),
-            train_cfg=dict(rcnn=dict(sampler=dict(num=REGIONS))),
+            train_cfg=dict(rcnn=dict(sampler=dict(num=task.get('regions', REGIONS)))),
         ),
         train_dataloader=loader('train', training, batch_size=task['batch']),
         val_dataloader=loader('test', [load[0], resize, load[1], pack]),

@@ -34,7 +34,10 @@ TASKS = {
 NET = dict(block=None, blocks=None, channels=None, stem='imagenet')
 ARM = dict(norm='bn', k=3, kernel='dirac', padding='zeros', width=1.0, longer=1.0)
 # Settings that came later: a run that does not say them keeps the configuration that it had.
-LATER = dict(arms=('kernel_lr', 'kernel_decay', 'more_blocks'))
+LATER = dict(
+    arms=('kernel_lr', 'kernel_decay', 'more_blocks'),
+    detection=('regions', 'head'),
+)
 RUN = ('task', 'net', 'start', 'arm', 'seed')
 CHOICES = dict(
     kind=tuple(TASKS),
@@ -46,7 +49,7 @@ CHOICES = dict(
     padding=('zeros', 'replicate'),
 )
 FACTORS = ('width', 'longer', 'kernel_lr', 'kernel_decay')
-COUNTS = ('size', 'train_size', 'epochs', 'batch', 'channels', 'k', 'iterations')
+COUNTS = ('regions', 'head', 'size', 'train_size', 'epochs', 'batch', 'channels', 'k', 'iterations')
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,12 @@ class Plan:
         )
 
 
-def read_plan(path: str | Path) -> Plan:
+def read_plan(path: str | Path, data: dict[str, str] | None = None) -> Plan:
     """Reads a plan and resolves its lines.
+
+    Args:
+        path: a YAML file.
+        data: other places of data that the plan names.
 
     Raises:
         InputError: it cannot be read, or names or says what there is not.
@@ -125,6 +132,12 @@ def read_plan(path: str | Path) -> Plan:
     for name in ENTRIES[:-1]:
         if not isinstance(entries[name], dict):
             raise InputError(f'{path}, {name}: names with what they mean are wanted')
+    for name, place in (data or {}).items():
+        if name not in entries['data']:
+            raise InputError(
+                f'{path} has no data {name!r} to be elsewhere; it has {", ".join(entries["data"])}'
+            )
+        entries['data'][name] = place
     resolver = _Resolver(entries)
     runs: dict[tuple, Run] = {}
     lines = entries['runs'] if isinstance(entries['runs'], list) else [entries['runs']]
@@ -190,7 +203,7 @@ class _Resolver:
     def settings(self, kind: str, name: str, defaults: dict, where: str) -> dict[str, Any]:
         given = self._entry(kind, name, where)
         what = f'{where}: {kind[:-1]} {name}'
-        known = [*defaults, *LATER.get(kind, ())]
+        known = [*defaults, *LATER.get(given.get('kind', kind), ())]
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise InputError(

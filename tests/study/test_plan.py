@@ -76,6 +76,15 @@ def test_a_wrong_plan_is_one_sentence(plan_file, entries, said):
         read_plan(plan_file(**entries))
 
 
+def test_other_data(plan_file):
+    (first, *_), (other, *_) = (
+        read_plan(plan_file(), data).runs for data in (None, {'photos': '/elsewhere'})
+    )
+    assert other.config['data'] == '/elsewhere' and other.config_hash != first.config_hash
+    with pytest.raises(InputError, match="has no data 'pictures' to be elsewhere; it has photos"):
+        read_plan(plan_file(), {'pictures': 'x'})
+
+
 def test_no_plan(tmp_path):
     with pytest.raises(InputError, match='cannot be read'):
         read_plan(tmp_path / 'none.yaml')

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from small_study import PLAN, STUDY
+from small_study import PLAN, STUDY, draw_photos
 
 from bnet_study.classification import train_classifier
 from bnet_study.images import read_images
@@ -43,6 +43,13 @@ def test_runs_what_is_missing_in_order_and_once(study, plan_file, tmp_path):
     again = lines(tmp_path)[-1]
     assert again['test'] == found[3]['test'] and again['weights'] == found[3]['weights']
     assert (tmp_path / 'out' / 'logs' / 'colours.tiny.scratch.bnet3.1.txt').is_file()
+
+
+def test_other_data_in_the_place_of_the_plans(study, plan_file, tmp_path):
+    draw_photos(tmp_path / 'mine', 10)
+    study(plan_file(), '--only', 'bn 0', '--data', f'photos={tmp_path / "mine"}')
+    (found,) = lines(tmp_path)
+    assert found['images'] == [16, 4] and found['config']['data'] == str(tmp_path / 'mine')
 
 
 def test_a_run_comes_after_the_one_that_it_starts_from(study, plan_file, tmp_path):
