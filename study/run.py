@@ -110,6 +110,10 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
     print(f'{len(runs)} of {len(wanted)} runs are missing.', flush=True)
     jobs = args.jobs or (SIDE_BY_SIDE if args.device == 'cuda' else os.cpu_count() or 1)
 
+    environment = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs))}
+    if args.device == 'cpu':
+        environment['CUDA_VISIBLE_DEVICES'] = ''  # mmengine takes a GPU where there is one
+
     def command(run: Run) -> list[str]:
         options = ['--device', args.device, '--data-root', args.data_root, '--out', args.out]
         options += ['--work-dir', args.work_dir, '--worker', f'{run.name}-{run.config_hash}']
@@ -125,7 +129,7 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
     return Jobs(
         command,
         jobs,
-        max(1, (os.cpu_count() or 1) // jobs),
+        environment,
         inf if args.minutes is None else begun + 60 * args.minutes,
         lambda run: args.out / 'logs' / f'{run.name}.txt',
     ).all(runs, ready)

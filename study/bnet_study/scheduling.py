@@ -51,14 +51,14 @@ class Jobs:
     Attributes:
         command: makes the command line of a run.
         number: how many at once.
-        threads: of each.
+        environment: variables of their own.
         deadline: `time.time()` at which all end; they go on from their last epoch next time.
         log: the file of a run's output, which is appended to.
     """
 
     command: Callable[[Run], Sequence[str]]
     number: int
-    threads: int
+    environment: dict[str, str]
     deadline: float
     log: Callable[[Run], Path]
     running: dict[str, tuple[Run, subprocess.Popen, float]] = field(default_factory=dict)
@@ -94,13 +94,12 @@ class Jobs:
     def _start(self, run: Run) -> None:
         log = self.log(run)
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, 'OMP_NUM_THREADS': str(self.threads)}
         with log.open('a') as stream:
             process = subprocess.Popen(
                 self.command(run),
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**os.environ, **self.environment},
                 start_new_session=True,
             )
         self.running[run.name] = run, process, time.time()
