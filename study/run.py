@@ -27,7 +27,7 @@ from bnet_study.classification import train_classifier
 from bnet_study.images import read_images
 from bnet_study.plan import Plan, Run, read_plan
 from bnet_study.records import append, read_records, record_of
-from bnet_study.scheduling import Jobs, folder_of, missing_runs
+from bnet_study.scheduling import OUTPUT, Jobs, folder_of, missing_runs
 from bnet_study.starts import WEIGHTS
 from bnet_study.times import time_steps
 
@@ -131,7 +131,7 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
         jobs,
         environment,
         inf if args.minutes is None else begun + 60 * args.minutes,
-        lambda run: args.out / 'logs' / f'{run.name}.txt',
+        args.work_dir,
     ).all(runs, ready)
 
 
@@ -180,6 +180,12 @@ def work_on(plan: Plan, args: argparse.Namespace) -> None:
         from bnet_study.dense import train_dense  # takes seconds to import
 
         found = train_dense(run, args.data_root / run.config['data'], weights, folder, device)
+    # What libraries print besides names files of this machine.
+    lines = (folder / OUTPUT).read_text(errors='replace').splitlines(keepends=True)
+    log = args.out / 'logs' / f'{run.name}.txt'
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('a') as stream:
+        stream.writelines(line for line in lines if line.startswith(run.name))
     append(args.out / RESULTS, record_of(run, args.device, **found))
 
 

@@ -101,6 +101,8 @@ def train_dense(
     main = 'coco/bbox_mAP' if run.kind == 'detection' else 'mIoU'
     name, factor = METRICS[main]
     hours = history.hours()
+    for step, value in history.series(main).items():
+        print(f'{run.name} {name} {factor * value:.2f} after {step}', flush=True)
     return dict(
         test={
             METRICS[key][0]: round(value * METRICS[key][1], 4)

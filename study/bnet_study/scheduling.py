@@ -13,6 +13,8 @@ from pathlib import Path
 from bnet_study.plan import Plan, Run
 from bnet_study.starts import WEIGHTS
 
+OUTPUT = 'output.txt'  # in a run's folder: all that it printed
+
 POLL = 0.5  # seconds
 
 
@@ -53,14 +55,14 @@ class Jobs:
         number: how many at once.
         environment: variables of their own.
         deadline: `time.time()` at which all end; they go on from their last epoch next time.
-        log: the file of a run's output, which is appended to.
+        work: the folder of the runs' own, in which their output is kept.
     """
 
     command: Callable[[Run], Sequence[str]]
     number: int
     environment: dict[str, str]
     deadline: float
-    log: Callable[[Run], Path]
+    work: Path
     running: dict[str, tuple[Run, subprocess.Popen, float]] = field(default_factory=dict)
     failed: list[Run] = field(default_factory=list)
 
@@ -92,9 +94,9 @@ class Jobs:
             self._stop()
 
     def _start(self, run: Run) -> None:
-        log = self.log(run)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open('a') as stream:
+        output = folder_of(self.work, run) / OUTPUT
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open('a') as stream:
             process = subprocess.Popen(
                 self.command(run),
                 stdout=stream,
@@ -113,8 +115,12 @@ class Jobs:
             took = f'after {time.time() - begun:.0f} s'
             if process.returncode:
                 self.failed.append(run)
-                lines = self.log(run).read_text(errors='replace').splitlines() or ['']
-                print(f'{time.strftime("%H:%M:%S")} FAILED {name} {took}: {lines[-1]}', flush=True)
+                output = folder_of(self.work, run) / OUTPUT
+                last = (output.read_text(errors='replace').splitlines() or [''])[-1]
+                print(
+                    f'{time.strftime("%H:%M:%S")} FAILED {name} {took}: {last} ({output})',
+                    flush=True,
+                )
             else:
                 print(f'{time.strftime("%H:%M:%S")} ended {name} {took}', flush=True)
 

@@ -84,4 +84,10 @@ def test_the_report_that_is_here_follows_from_the_lines_that_are_here(study, tmp
 def test_lines_name_no_machine_but_its_processor():
     for record in read_records(sorted(RESULTS.glob('*.jsonl'))):
         assert not re.search(r'"/(root|home|work|tmp)', json.dumps(record))
-        assert (RESULTS / 'logs').is_dir()
+        log = RESULTS / 'logs' / f'{run_name(record)}.txt'
+        assert log.is_file() and not re.search('/(root|home|work|tmp)/', log.read_text())
+
+
+def run_name(record: dict) -> str:
+    start = record['start'].replace(':', '-')
+    return '.'.join([record['task'], record['net'], start, record['arm'], str(record['seed'])])

@@ -116,9 +116,11 @@ def test_all_processes_end_when_it_ends(how, study, plan_file, photos, tmp_path)
             [sys.executable, STUDY / 'run.py', plan, *options, '--device', 'cpu'],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        logs = tmp_path / 'out' / 'logs'
+        work = tmp_path / 'work'
         limit = time.time() + 60
-        while time.time() < limit and not any('epoch' in f.read_text() for f in logs.glob('*')):
+        while time.time() < limit and not any(
+            'epoch' in file.read_text() for file in work.glob('*/output.txt')
+        ):
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=30)
