@@ -180,7 +180,7 @@ def _detector(
         test_dataloader=loader('test', [load[0], resize, load[1], pack]),
         val_evaluator=evaluator,
         test_evaluator=evaluator,
-        train_cfg=dict(max_epochs=epochs, val_interval=max(1, epochs // 4)),
+        train_cfg=dict(max_epochs=epochs, val_interval=interval(epochs)),
         param_scheduler=[
             dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup),
             dict(type='CosineAnnealingLR', T_max=total - warmup, by_epoch=False, begin=warmup,
@@ -243,16 +243,26 @@ def _segmentor(
         train_dataloader=loader(training, batch_size=task['batch']),
         val_dataloader=loader(testing),
         test_dataloader=loader(testing),
-        train_cfg=dict(max_iters=iterations, val_interval=max(1, iterations // 4)),
+        train_cfg=dict(max_iters=iterations, val_interval=interval(iterations)),
         param_scheduler=[
             dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=iterations, by_epoch=False)
         ],
         default_hooks=dict(
             logger=dict(interval=max(1, iterations // 20)),
-            checkpoint=dict(interval=max(1, iterations // 4), max_keep_ckpts=1),
+            checkpoint=dict(interval=interval(iterations), max_keep_ckpts=1),
         ),
     )
     return options, images
+
+
+def interval(total: int) -> int:
+    """Returns how often to evaluate: about four times, the last of them at the end.
+
+    Example:
+        >>> [interval(epochs) for epochs in (1, 9, 12, 13)]
+        [1, 3, 3, 13]
+    """
+    return next(i for i in range(ceil(total / 4), total + 1) if total % i == 0)
 
 
 def _channels(run: Run) -> list[int]:

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnet_study import classification, comparing, measures, nets
+from bnet_study import classification, comparing, dense, measures, nets
 from bnet_study.augment import SHIFT, Batches
 from bnet_study.measures import CORRUPTIONS, calibration_error, corrupted
 
 
-@pytest.mark.parametrize('module', [classification, comparing, measures, nets])
+@pytest.mark.parametrize('module', [classification, comparing, dense, measures, nets])
 def test_examples_of_docstrings(module):
     failed, tried = doctest.testmod(module)
     assert tried and not failed
