@@ -1,9 +1,9 @@
 """The site's view of the repository: pages link to files outside of docs/, and find them.
 
-On the site of the code a link such as `../configs/x.py` leads to the file. Here the file becomes
+Where the code is read, a link such as `../configs/x.py` leads to the file. Here the file becomes
 part of the site: README.md is the first page, Markdown and notebooks are pages, other text is a
-page that shows it, figures and data lie where they lie in the repository. Files outside docs/ are taken
-in when a page links to them, or when the navigation of mkdocs.yml names them.
+page that shows it, figures and data lie where they lie in the repository. Files outside of docs/
+are taken in when a page links to them, or when the navigation of mkdocs.yml names them.
 """
 
 from __future__ import annotations
