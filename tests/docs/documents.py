@@ -39,7 +39,7 @@ class Command:
 def python_blocks(page: Path) -> list[tuple[str, str]]:
     """Returns the title and the code of each block of Python, a page's title where it has none."""
     title, blocks = page.stem, []
-    parts = re.split(r'^(#+ .*)$|(^```\w*\n.*?^```$)', page.read_text(), flags=re.M | re.S)
+    parts = re.split(r'^(#+ [^\n]*)$|(^```\w*\n.*?^```$)', page.read_text(), flags=re.M | re.S)
     for part in filter(None, parts):
         if re.match('#+ ', part):
             title = part.lstrip('# ')
