@@ -1,5 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12 and a C++ compiler: each builds what is missing.
-.PHONY: demo test compat lint format env wheels clean
+.PHONY: demo test compat docs lint format env wheels clean
 
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -22,6 +22,10 @@ lint: env
 	@.venv/bin/lint-imports --no-cache >/dev/null || .venv/bin/lint-imports --no-cache
 	@.venv/bin/mypy
 
+# The site, in site/; it needs no .venv.
+docs:
+	@bash requirements/build_docs.sh
+
 wheels: env
 	@bash requirements/build_wheels.sh
 
@@ -33,4 +37,4 @@ env:
 	@bash requirements/setup_env.sh
 
 clean:
-	rm -rf .venv build *.egg-info bnet_mm/.mim
+	rm -rf .venv .venv-docs build site *.egg-info bnet_mm/.mim

@@ -43,7 +43,7 @@ class Inspection:
 def inspect_checkpoint(contents: Contents) -> Inspection:
     """Looks at every tensor of a checkpoint, of a residual or any other network.
 
-    Example:
+    Examples:
         >>> from bnet_mm import BNET
         >>> from bnet_mm.checkpoint import contents_of
         >>> state = {f'norm.{key}': value for key, value in BNET(8, k=5).state_dict().items()}

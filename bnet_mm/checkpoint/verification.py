@@ -62,7 +62,7 @@ def verify(source: dict[str, Tensor], conversion: Conversion) -> list[StageDiffe
     Raises:
         InputError: the destination's network cannot be built, or does not take the tensors.
 
-    Example:
+    Examples:
         >>> from torchvision.models import resnet18
         >>> from bnet_mm.checkpoint import contents_of, convert
         >>> contents = contents_of(resnet18().state_dict())

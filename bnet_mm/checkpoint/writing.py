@@ -67,7 +67,7 @@ def write_checkpoint(
     Raises:
         InputError: as in `check_target`, or the file cannot be written.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     state = {'fc.bias': torch.zeros(2)}

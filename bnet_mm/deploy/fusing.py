@@ -74,7 +74,7 @@ def fuse(
         InputError: the model cannot be copied or run on these inputs, or the folded one would not
             be equal to it.
 
-    Example:
+    Examples:
         >>> from bnet_mm import BNET
         >>> fused = fuse(nn.Sequential(nn.Conv2d(3, 8, 3), BNET(8, k=5)))
         >>> fused.fusion.folded  # norm: the convolutions before it

@@ -18,7 +18,9 @@ class BNET(EnhancedNorm):
         num_features: channels C.
         k: kernel size, odd.
         dilation: distance between neighbouring taps, in pixels.
-        eps, momentum, track_running_stats: as in `torch.nn.BatchNorm2d`.
+        eps: added to the variance, as in `torch.nn.BatchNorm2d`.
+        momentum: of the running statistics, as there.
+        track_running_stats: whether there are running statistics, as there.
         positions: not for the layer: networks that place norms take it out. Anything but None and
             'all' is an error here, since the network would differ from what was asked for.
         _scope_: ignored; config inheritance leaves it there.

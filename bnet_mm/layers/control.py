@@ -24,7 +24,9 @@ class BNControl(nn.Module):
         num_features: channels C.
         k: kernel size, odd.
         dilation: distance between neighbouring taps, in pixels.
-        eps, momentum, track_running_stats: as in `torch.nn.BatchNorm2d`.
+        eps: added to the variance, as in `torch.nn.BatchNorm2d`.
+        momentum: of the running statistics, as there.
+        track_running_stats: whether there are running statistics, as there.
         positions: as in `BNET`.
         _scope_: ignored; config inheritance leaves it there.
 
@@ -34,7 +36,7 @@ class BNControl(nn.Module):
     Raises:
         InputError: as `BNET`'s.
 
-    Example:
+    Examples:
         >>> from bnet_mm.layers import BNControl
         >>> [name for name, _ in BNControl(64, k=5).named_children()]
         ['norm', 'relu', 'conv']

@@ -58,7 +58,7 @@ class DepthwiseTransform(_ConvNd):
     Shape:
         weight `(C, 1, k, k)`, bias `(C,)`; input and output `(N, C, H, W)`.
 
-    Example:
+    Examples:
         >>> x = torch.randn(2, 8, 16, 16)
         >>> torch.equal(DepthwiseTransform(8, k=3)(x), x)
         True

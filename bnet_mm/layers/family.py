@@ -18,9 +18,14 @@ class GNET(EnhancedNorm):
 
     Args:
         num_features: channels C.
-        num_groups, eps: as in `torch.nn.GroupNorm`.
+        k: kernel size, odd.
+        num_groups: as in `torch.nn.GroupNorm`.
+        dilation: distance between neighbouring taps, in pixels.
+        eps: added to the variance, as in `torch.nn.GroupNorm`.
+        positions: as in `BNET`.
+        _scope_: ignored; config inheritance leaves it there.
 
-    Example:
+    Examples:
         >>> GNET(64, k=5, num_groups=16).dw.weight.shape
         torch.Size([64, 1, 5, 5])
     """
@@ -54,9 +59,14 @@ class SNET(EnhancedNorm):
 
     Args:
         num_features: channels C.
-        eps, momentum: as in `SwitchNorm2d`.
+        k: kernel size, odd.
+        dilation: distance between neighbouring taps, in pixels.
+        eps: added to the variance, as in `SwitchNorm2d`.
+        momentum: of the running statistics, as there.
+        positions: as in `BNET`.
+        _scope_: ignored; config inheritance leaves it there.
 
-    Example:
+    Examples:
         >>> SNET(64).norm.mean_weight.shape  # of instance, layer and batch statistics
         torch.Size([3])
     """
@@ -85,9 +95,15 @@ class INET(EnhancedNorm):
 
     Args:
         num_features: channels C.
-        eps, momentum, track_running_stats: as in `torch.nn.InstanceNorm2d`.
+        k: kernel size, odd.
+        dilation: distance between neighbouring taps, in pixels.
+        eps: added to the variance, as in `torch.nn.InstanceNorm2d`.
+        momentum: of the running statistics, as there.
+        track_running_stats: whether there are running statistics, as there.
+        positions: as in `BNET`.
+        _scope_: ignored; config inheritance leaves it there.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.randn(2, 8, 16, 16)
         >>> torch.allclose(INET(8, k=3)(x), nn.InstanceNorm2d(8)(x), atol=1e-5)

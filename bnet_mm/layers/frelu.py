@@ -21,7 +21,7 @@ class FReLU(nn.Module):
     Shape:
         input and output `(N, C, H, W)`.
 
-    Example:
+    Examples:
         >>> FReLU(64)(torch.zeros(2, 64, 8, 8)).shape
         torch.Size([2, 64, 8, 8])
     """

@@ -35,7 +35,7 @@ class SwitchNorm2d(Owner):
     Shape:
         input and output `(N, C, H, W)`; `mean_weight` and `var_weight`, before the softmax, `(3,)`.
 
-    Example:
+    Examples:
         >>> SwitchNorm2d(64)(torch.randn(2, 64, 8, 8)).shape
         torch.Size([2, 64, 8, 8])
     """
