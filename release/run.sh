@@ -49,11 +49,11 @@ diff <(listing "$work"/*.whl) <(listing dist/*-none-any.whl)
 
 if [ "${ROWS:-}" != none ]; then
   say "the wheels in fresh environments: ${ROWS:-all rows}"
-  # shellcheck disable=SC2086  (a list)
+  # shellcheck disable=SC2086 # a list
   BUILT=1 bash tests/compat/run.sh ${ROWS:-}
 fi
 
 mkdir -p "$root/build"
 "$python" release/release_checks.py notes > build/notes.md
-say "$(ls dist | wc -l) files in dist/ are ready to be uploaded; build/notes.md are the notes:"
+say 'dist/ is ready to be uploaded; build/notes.md are the notes:'
 cat build/notes.md

@@ -75,9 +75,7 @@ def test_each_environment_is_a_row_with_its_python():
     }
 
 
-@pytest.mark.parametrize(
-    'path', [*WORKFLOWS, *ACTIONS], ids=lambda path: f'{path.parent.name}-{path.stem}'
-)
+@pytest.mark.parametrize('path', [*WORKFLOWS, *ACTIONS], ids=lambda path: path.stem)
 def test_actions_are_named_by_a_major_version(path):
     for uses in (step['uses'] for step in steps_of(path) if 'uses' in step):
         if uses.startswith('./'):
