@@ -30,12 +30,6 @@ def load(path: Path) -> dict:
     return parsed
 
 
-def jobs():
-    for path in WORKFLOWS:
-        for name, job in load(path)['jobs'].items():
-            yield pytest.param(path.stem, job, id=f'{path.stem}-{name}')
-
-
 def steps_of(path: Path) -> list[dict]:
     parsed = load(path)
     if 'runs' in parsed:
@@ -108,10 +102,10 @@ def test_what_costs_or_publishes_waits_for_a_variable():
     assert publish['needs'] == 'compat'
 
 
-@pytest.mark.parametrize(('workflow', 'job'), jobs())
-def test_no_script_is_written_by_what_others_name(workflow, job):
+@pytest.mark.parametrize('path', [*WORKFLOWS, *ACTIONS], ids=lambda path: path.stem)
+def test_no_script_is_written_by_what_others_name(path):
     """An expression in a script is pasted into it: names of branches come by the environment."""
-    for step in job.get('steps', []):
+    for step in steps_of(path):
         assert not re.search(r'\$\{\{\s*(github|inputs)', step.get('run', '')), step['run']
 
 
