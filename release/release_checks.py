@@ -28,7 +28,7 @@ MOST_BYTES = 1_500_000
 # What a wheel installs beside its metadata.
 TOP = ('bnet_mm', 'bnet_command.py')
 # What the package is made of; a photo, a checkpoint or an annotation file is none of it.
-SUFFIXES = {'.py', '.yml', '.html', '.sh', '.so', '.typed'}
+SUFFIXES = {'.py', '.yml', '.html', '.sh', '.so', '.typed', '.cpp', '.h'}
 KERNELS = {f'bnet_mm/kernels/_cpu_{name}.so' for name in ('avx2', 'avx512')}
 # What builds a wheel, and what people look for beside it.
 IN_SOURCE = (
