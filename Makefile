@@ -1,5 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11 or 3.12 and a C++ compiler: each builds what is missing.
-.PHONY: demo test compat docs lint format env wheels clean
+.PHONY: demo test compat docs lint format env wheels release clean
 
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -10,8 +10,9 @@ test: lint
 	@echo "Tests: the whole suite in $(WORKERS) processes, 10 to 15 minutes on 2 cores."
 	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# ROWS: names of the files of tests/compat/rows, all of them by default.
-compat: env
+# ROWS: names of the files of tests/compat/rows, all of them by default. BUILT=1: the wheels are in dist/
+# already, and .venv is not needed.
+compat: $(if $(BUILT),,env)
 	@bash tests/compat/run.sh $(ROWS)
 
 lint: env
@@ -28,6 +29,10 @@ docs:
 
 wheels: env
 	@bash requirements/build_wheels.sh
+
+# All of a release but the upload; release/run.sh says which variables it takes.
+release: env
+	@ROWS="$(ROWS)" TAG="$(TAG)" bash release/run.sh
 
 format: env
 	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
