@@ -80,7 +80,9 @@ def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
         env={**os.environ, 'BNET_KERNELS': '0'},  # a minute; the environment has them compiled
     )  # fmt: skip
     (wheel,) = tmp_path.glob('*.whl')
-    names = zipfile.ZipFile(wheel).namelist()
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / 'site')
     for name in (
         'bnet_mm/.mim/configs/faster_rcnn_r50_bnet5_fpn_1x.py',
         'bnet_mm/.mim/configs/metafiles/faster_rcnn.yml',
@@ -92,6 +94,21 @@ def test_wheel_holds_configs_and_tools_where_mim_looks(tmp_path):
     ):
         assert name in names
     assert not any(name.startswith('tests') for name in names)
+    (entry_points,) = (tmp_path / 'site').glob('*.dist-info/entry_points.txt')
+    assert 'bnet = bnet_command:main' in entry_points.read_text()
+    # The command finds the programs of the wheel, from anywhere.
+    code = "import bnet_command as c, sys; print(c.load('inspect').__file__); sys.argv[0] = 'bnet'"
+    result = subprocess.run(
+        [sys.executable, '-c', f'{code}; c.main()', 'inspect', '--help'],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+    )
+    file, usage = result.stdout.splitlines()[:2]
+    assert file == str(tmp_path / 'site/bnet_mm/.mim/tools/inspect_checkpoint.py')
+    assert usage.startswith('usage: bnet inspect ')
 
 
 WALK = """

@@ -37,8 +37,8 @@ def heatmap(args: argparse.Namespace) -> None:
     layers = chosen_layers(model, args.layers)
     if not enhances(model):
         print(
-            f'analyze.py: the kernels in {args.checkpoint} are zero outside their centres and '
-            f"enhance nothing: is it batch norm's, or not trained yet?",
+            f'{Path(sys.argv[0]).name}: the kernels in {args.checkpoint} are zero outside their '
+            f"centres and enhance nothing: is it batch norm's, or not trained yet?",
             file=sys.stderr,
         )
     looking = Looking(layers, args.shape, args.frames)

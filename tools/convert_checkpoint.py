@@ -32,7 +32,6 @@ from bnet_mm.errors import InputError
 from bnet_mm.reports.checkpoints import conversion_tables, fit_tables, use_it, verification_table
 from bnet_mm.reports.table import show
 
-PROGRAM = 'convert_checkpoint.py'
 # What is written: the tensors, where they come from, and the line that loads the file.
 Written = Tuple[Dict[str, Tensor], Dict[str, str], Callable[[Path], str]]
 
@@ -98,7 +97,8 @@ def convert_names(args: argparse.Namespace, contents: Contents) -> Written:
         show([verification_table(differences)])
         if not all(d.equal for d in differences):
             print(
-                f'{PROGRAM}: the converted network is not equal to the source; nothing was written',
+                f'{Path(sys.argv[0]).name}: the converted network is not equal to the source; '
+                f'nothing was written',
                 file=sys.stderr,
             )
             sys.exit(1)

@@ -13,10 +13,13 @@ Why a file was refused, in the order in which it passes these modules:
 - `verification`: the destination's network does not take its tensors. It compares the outputs of
   both networks with `reference`, which shares no code with the conversion.
 - `fitting`: it lacks tensors of the network of a config, or has it several times.
+- `loading`: the model is another network's.
+- `hub`: a folder or a name on the Hub is none; it lacks a file, or its files are of two networks.
 - `writing`: the target exists or cannot be written; `atomic` writes.
 
-`inspection` examines values, `taken` tells which tensors of a network are those of a file, and
-`training` finds the checkpoint to resume from and publishes one.
+`card` describes a published checkpoint, `inspection` examines values, `taken` tells which tensors
+of a network are those of a file, and `training` finds the checkpoint to resume from and publishes
+one.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from bnet_mm.checkpoint.adapt import adapt
 from bnet_mm.checkpoint.contents import Contents, contents_of
 from bnet_mm.checkpoint.conversion import Conversion, convert, provenance
 from bnet_mm.checkpoint.fitting import Fit, fit
+from bnet_mm.checkpoint.hub import from_pretrained, push_to_hub, save_pretrained
 from bnet_mm.checkpoint.inspection import inspect_checkpoint
+from bnet_mm.checkpoint.loading import load_state
 from bnet_mm.checkpoint.reading import read_checkpoint
 from bnet_mm.checkpoint.taken import Taken, taken_from
 from bnet_mm.checkpoint.training import is_of_training, latest_checkpoint, publish
@@ -42,12 +47,16 @@ __all__ = [
     'contents_of',
     'convert',
     'fit',
+    'from_pretrained',
     'inspect_checkpoint',
     'is_of_training',
     'latest_checkpoint',
+    'load_state',
     'provenance',
     'publish',
+    'push_to_hub',
     'read_checkpoint',
+    'save_pretrained',
     'taken_from',
     'verify',
     'write_checkpoint',

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from bnet_mm.errors import ExplainedError, InputError
+
+# Whether a program is called for its parser alone.
+_ASKED = ContextVar('asked', default=False)
 
 
 def positive(text: str) -> int:
@@ -72,6 +76,8 @@ def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
     parser.add_argument(
         '--traceback', action='store_true', help='show where in the code wrong input was met'
     )
+    if _ASKED.get():
+        raise _ParserAsked(parser)
     try:
         args = parser.parse_args()
     except ValueError as error:  # DictAction's
@@ -87,6 +93,34 @@ def parsed(parser: argparse.ArgumentParser) -> Iterator[argparse.Namespace]:
             cause = error.__cause__
             traceback.print_exception(type(cause), cause, cause.__traceback__)
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+
+
+def parser_of(program: Callable[[], None]) -> argparse.ArgumentParser:
+    """Returns the parser of a program, which is what it gives to `parsed`; it does nothing else.
+
+    Args:
+        program: the `main` of a tool.
+
+    Example:
+        >>> def main():
+        ...     with parsed(config_parser('Print a config.')) as args:
+        ...         print(args.config)
+        >>> parser_of(main).description
+        'Print a config.'
+    """
+    asked = _ASKED.set(True)
+    try:
+        program()
+    except _ParserAsked as found:
+        return found.parser
+    finally:
+        _ASKED.reset(asked)
+    raise TypeError(f'{program.__module__} parses nothing by `parsed`')
+
+
+class _ParserAsked(Exception):  # noqa: N818  (no error)
+    def __init__(self, parser: argparse.ArgumentParser):
+        self.parser = parser
 
 
 class _ConfigOptions(argparse.Action):

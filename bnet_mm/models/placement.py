@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -106,6 +106,43 @@ def place(
     places, remarks = _places(model, positions, cannot)
     if again:
         places = [(name, norm) for name, norm in places if not isinstance(norm, EnhancedNorm)]
+    _replace(model, places, replaced_by, cannot)
+    return remarks
+
+
+def enhance_at(model: nn.Module, kernels: Mapping[str, tuple[int, int]]) -> nn.Module:
+    """Turns named norms of a built model into BNET, in place, as `enhance` does.
+
+    Args:
+        model: any torch model.
+        kernels: name of each norm -> its k and dilation. A norm with several names has one of each.
+
+    Returns:
+        `model`.
+
+    Raises:
+        InputError: one of them cannot become BNET; nothing was changed.
+
+    Example:
+        >>> model = enhance_at(nn.Sequential(nn.BatchNorm2d(4)), {'0': (5, 2)})
+        >>> model[0].k, model[0].dilation
+        (5, 2)
+    """
+    norms = dict(model.named_modules(remove_duplicate=False))
+    places = [(name, norms.get(name)) for name in kernels]
+    sizes = {norm: kernels[name] for name, norm in places if norm is not None}
+    cannot = f'BNET cannot be placed in {type(model).__name__}'
+    _replace(model, places, lambda norm: enhanced(norm, *sizes[norm]), cannot)
+    call_before_loading(model, rename_kernels_on_load)
+    return model
+
+
+def _replace(
+    model: nn.Module,
+    places: list[tuple[str, nn.Module | None]],
+    replaced_by: Callable[[nn.Module], nn.Module],
+    cannot: str,
+) -> None:
     problems = [f'{name} {problem}' for name, norm in places if (problem := problem_of(norm))]
     if problems:
         shown = '; '.join(problems[:5]) + ('; ...' if len(problems) > 5 else '')
@@ -119,7 +156,6 @@ def place(
         if norm is not None:
             parent, _, child = name.rpartition('.')
             setattr(model.get_submodule(parent), child, made[norm])
-    return remarks
 
 
 def _places(

@@ -11,7 +11,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from bnet_mm.checkpoint import Contents, adapt, contents_of, read_checkpoint
+from bnet_mm.checkpoint import Contents, adapt, contents_of, load_state, read_checkpoint
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.libraries import LIBRARIES, check_library, config_errors
 from bnet_mm.openmmlab.norm_cfg import check_norms
@@ -64,26 +64,6 @@ def load_model(
     contents = contents_of(read_checkpoint(checkpoint))
     model = revert_sync_batchnorm(build_model(cfg))
     state = {without_prefix(name, 'module.'): value for name, value in contents.state.items()}
-    try:
-        missing, unexpected = model.load_state_dict(dict(adapt(state, model)), strict=False)
-    except RuntimeError as error:
-        raise InputError(
-            f'checkpoint {checkpoint} is not of this config: {str(error).splitlines()[-1].strip()}'
-        ) from error
-    # Counters of batches may be absent, and torch itself is of two minds whether they are missing.
-    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
-    tensors = [name for name in model.state_dict() if not name.endswith('num_batches_tracked')]
-    if len(missing) == len(tensors):
-        raise InputError(
-            f'checkpoint {checkpoint} has no tensor of this model: it belongs to another network'
-        )
-    if strict:
-        for names, what in ((missing, 'lacks'), (unexpected, 'has, and the model has not,')):
-            names = [name for name in names if name.startswith(part)]
-            if names:
-                raise InputError(
-                    f'checkpoint {checkpoint} is not of this config: it {what} {len(names)} '
-                    f'tensors, {names[0]} for one'
-                )
+    load_state(model, dict(adapt(state, model)), checkpoint, 'config', strict, part)
     model.eval()
     return model, contents
