@@ -130,7 +130,7 @@ class CostRow:
         shape: height and width of the input.
         cost: what it costs.
         over_bn: what that is more than the same network with plain BN.
-        paper: the paper's `table`, `params` (millions) and `gflops`, as far as it has them.
+        paper: the paper's `table`, `params` (millions), `gflops` and `fps`, as far as it has them.
     """
 
     name: str

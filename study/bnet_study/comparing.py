@@ -167,9 +167,13 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def epochs_to(run: dict[str, Any], metric: str, level: float) -> int | None:
-    """Returns the first epoch after which a run was at least as good, or None if it never was."""
-    reached = (i for i, v in enumerate(run['curve'].get(metric, []), 1) if v >= level)
-    return next(reached, None)
+    """Returns the first epoch after which a run was at least as good, or None if it never was.
+
+    Where there are fewer evaluations than epochs, they are taken to be equally far apart.
+    """
+    values = run['curve'].get(metric, [])
+    apart = max(1, len(run['curve'].get('loss', [])) // max(1, len(values)))
+    return next((apart * i for i, v in enumerate(values, 1) if v >= level), None)
 
 
 def spread(values: Sequence[float]) -> str:

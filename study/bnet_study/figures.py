@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bnet_mm.reports.figures import save_figure
 from bnet_study.comparing import Cell
@@ -65,6 +66,7 @@ def draw_curves(cells: Sequence[Cell], times: Sequence[dict[str, Any]], folder: 
                 panel.fill_between(x, lowest, highest, color=colour, alpha=0.12, lw=0)
         for panel, axis in zip(panels, ('epochs', "time, in epochs of bn's")):
             panel.set_xlabel(axis)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.set_ylabel(METRICS[metric])
             panel.grid(alpha=0.3)
             panel.set_ylim(bottom=_bottom(shown, metric))

@@ -91,7 +91,7 @@ def convergence_table(cells: Sequence[Cell]) -> Table:
         ('task, network', 'start', 'arm', 'epochs, each seed', 'of'),
         rows,
         "Epochs until the accuracy that bn ends with at the same seed",
-        'For detection in evaluations, of which there are fewer than epochs.',
+        'Detectors are evaluated after every third epoch or so.',
     )  # fmt: skip
 
 

@@ -115,3 +115,5 @@ def test_two_configurations_of_one_name_are_kept_apart():
 def test_epochs_to_a_figure():
     run = dict(curve=dict(top1=[10, 30, 20, 40]))
     assert [epochs_to(run, 'top1', v) for v in (5, 30, 35, 50)] == [1, 2, 4, None]
+    run['curve']['loss'] = [1.0] * 12  # evaluated after every third
+    assert [epochs_to(run, 'top1', v) for v in (5, 35)] == [3, 12]

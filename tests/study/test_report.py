@@ -80,6 +80,13 @@ def test_the_report_that_is_here_follows_from_the_lines_that_are_here(study, tmp
     assert made == {file.name for file in RESULTS.glob('*.png')}
 
 
+def test_figures_of_the_readme_are_the_results():
+    readme = (STUDY.parent / 'README.md').read_text()
+    section = readme.partition('## Measured here')[2].partition('\n## ')[0]
+    figures = re.findall(r'\d+\.\d\d ± \d\.\d\d', section)
+    assert len(figures) >= 6 and all(f in (RESULTS / 'README.md').read_text() for f in figures)
+
+
 @pytest.mark.skipif(not list(RESULTS.glob('*.jsonl')), reason='there are no results here')
 def test_lines_name_no_machine_but_its_processor():
     for record in read_records(sorted(RESULTS.glob('*.jsonl'))):

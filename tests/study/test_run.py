@@ -39,7 +39,7 @@ def test_runs_what_is_missing_in_order_and_once(study, plan_file, tmp_path):
     listed = study(plan, '--list').stdout.splitlines()
     assert len(listed) == 4 and all(text.startswith('done') for text in listed)
     # Another would have been run, and a repetition comes out alike.
-    study(plan, '--only', 'bnet3 1', '--again')
+    study(plan, '--only', 'bnet3 1', '--again', '--jobs', 1)  # as many threads, the same bits
     again = lines(tmp_path)[-1]
     assert again['test'] == found[3]['test'] and again['weights'] == found[3]['weights']
     assert (tmp_path / 'out' / 'logs' / 'colours.tiny.scratch.bnet3.1.txt').is_file()
