@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-import bnet_study.backbone  # noqa: F401  (registers)
 from bnet_mm.analysis.learnt_kernels import learnt_kernels
 from bnet_mm.analysis.runs import read_run
 from bnet_mm.checkpoint import latest_checkpoint
