@@ -110,7 +110,9 @@ def run_missing(plan: Plan, args: argparse.Namespace) -> bool:
     print(f'{len(runs)} of {len(wanted)} runs are missing.', flush=True)
     jobs = args.jobs or (SIDE_BY_SIDE if args.device == 'cuda' else os.cpu_count() or 1)
 
-    environment = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs))}
+    # Threads of two processes that together are more than the cores wait for one another.
+    threads = os.environ.get('OMP_NUM_THREADS') or str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {'OMP_NUM_THREADS': threads}
     if args.device == 'cpu':
         environment['CUDA_VISIBLE_DEVICES'] = ''  # mmengine takes a GPU where there is one
 
