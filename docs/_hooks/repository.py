@@ -20,16 +20,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = PurePosixPath('docs')
-# Files that a checkout may lack: entries of the navigation, and links, are left out then.
-OPTIONAL = (
-    'CHANGELOG.md',
-    'CONTRIBUTING.md',
-    'SECURITY.md',
-    'study/results/',
-)
 AS_THEY_ARE = {'.gif', '.jpg', '.json', '.jsonl', '.pdf', '.png', '.svg', '.webp'}
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yaml': 'yaml', '.yml': 'yaml', '.toml': 'toml'}
-LABELLED = re.compile(r'(?<!!)\[([^]\n]+)\]\(([^)\s#:]+)\)')
 LINK = re.compile(r'(\]\()([^)\s#]+)((?:#[^)\s]*)?(?:\s+"[^"]*")?\))')
 UNSEARCHED = '---\nsearch:\n  exclude: true\n---\n\n'
 
@@ -47,7 +39,8 @@ def site_uri(path: PurePosixPath) -> str:
         path /= 'README.md' if (ROOT / path / 'README.md').is_file() else 'index.md'
     elif path.suffix not in AS_THEY_ARE and path.suffix != '.md' and not path.is_relative_to(DOCS):
         path = path.with_name(f'{path.name}.md')
-    return str(path.relative_to(DOCS) if path.is_relative_to(DOCS) else path)
+    shown = path.relative_to(DOCS) if path.is_relative_to(DOCS) else path
+    return str(shown).lstrip('.')  # sites leave out what begins with a dot, as `.github`
 
 
 def repository_path(uri: str) -> PurePosixPath:
@@ -95,16 +88,17 @@ def notebook(content: dict) -> str:
 def result(output: dict) -> str:
     """Returns one output of a notebook's cell as Markdown."""
     data = output.get('data', {})
-    if 'image/png' in data:
-        image = ''.join(data['image/png']).replace('\n', '')
-        return f'![What the cell above drew](data:image/png;base64,{image})'
+    for kind in ('image/png', 'image/jpeg'):
+        if kind in data:
+            image = ''.join(data[kind]).replace('\n', '')
+            return f'![What the cell above drew](data:{kind};base64,{image})'
     text = ''.join(output.get('text', data.get('text/plain', '')))
     return f'```text\n{text.rstrip()}\n```' if text.strip() else ''
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lists the notebooks, and leaves out optional entries whose file is missing."""
-    config.nav = _present(config.nav)
+    """Lists what an entry of the navigation that ends in `/*` stands for: a folder's notebooks."""
+    config.nav = _expanded(config.nav)
     return config
 
 
@@ -150,12 +144,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         link = posixpath.relpath(site_uri(target), posixpath.dirname(here) or '.')
         return match[1] + link + match[3]
 
-    def plain(match: re.Match) -> str:
-        """A link to a file that a checkout may lack is its text."""
-        path = posixpath.normpath(base.parent / match[2])
-        return match[1] if path.startswith(OPTIONAL) and not (ROOT / path).exists() else match[0]
-
-    return LINK.sub(turned, LABELLED.sub(plain, markdown))
+    return LINK.sub(turned, markdown)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -188,15 +177,12 @@ def _named(entry: object) -> list[str]:
     return [name for child in children for name in _named(child)]
 
 
-def _present(entry: object) -> object:
-    if isinstance(entry, str) and entry.endswith('/*'):  # every notebook of the folder
+def _expanded(entry: object) -> object:
+    if isinstance(entry, str) and entry.endswith('/*'):
         found = sorted((ROOT / DOCS / entry[:-2]).glob('*.ipynb'))
-        return [site_uri(DOCS / entry[:-1] / file.name) for file in found] or None
+        return [site_uri(DOCS / entry[:-1] / file.name) for file in found]
     if isinstance(entry, list):
-        return [child for child in map(_present, entry) if child]
+        return [_expanded(child) for child in entry]
     if isinstance(entry, dict):
-        kept = {title: value for title, child in entry.items() if (value := _present(child))}
-        return kept or None
-    missing = entry != 'index.md' and _outside(entry) is None
-    missing = missing and not (ROOT / DOCS / entry).is_file()
-    return None if missing and entry.startswith(OPTIONAL) else entry
+        return {title: _expanded(child) for title, child in entry.items()}
+    return entry

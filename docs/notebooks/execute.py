@@ -12,8 +12,6 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nbformat
-from nbclient import NotebookClient
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -27,6 +25,9 @@ METADATA = {
 
 def execute(path: Path) -> None:
     """Runs a notebook in an empty folder and writes it back with its outputs."""
+    import nbformat  # here, so that --help needs no Jupyter
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     with TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=1800, resources={'metadata': {'path': folder}}).execute()
@@ -40,10 +41,10 @@ def execute(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-def compressed(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def compressed(output: dict) -> dict:
     """Returns an output without its count, a figure in the smaller of two formats."""
     if 'execution_count' in output:
-        output.execution_count = None
+        output['execution_count'] = None
     data = output.get('data', {})
     if 'image/png' not in data:
         return output
@@ -53,8 +54,8 @@ def compressed(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     image.save(files['jpeg'], 'JPEG', quality=QUALITY, optimize=True)
     kind = min(files, key=lambda name: len(files[name].getvalue()))
     encoded = base64.b64encode(files[kind].getvalue()).decode()
-    output.data = nbformat.from_dict({f'image/{kind}': encoded})
-    output.metadata = nbformat.from_dict({})
+    data[f'image/{kind}'] = encoded
+    output['metadata'].clear()
     return output
 
 

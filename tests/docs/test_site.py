@@ -15,8 +15,6 @@ import pytest
 from documents import PAGES, ROOT
 
 LINK = re.compile(r'(?<!`)\[[^]\n]*\]\(([^)\s]+)\)')
-# Files that a checkout may lack; the site leaves links to them out.
-OPTIONAL = ('study/results/',)
 
 
 class Addresses(HTMLParser):
@@ -45,8 +43,7 @@ def test_links_lead_to_files_of_the_repository(page):
         if re.match(r'\w+:|#', link):
             continue
         target = (page.parent / urldefrag(link)[0]).resolve()
-        known = str(target.relative_to(ROOT)).startswith(OPTIONAL)
-        assert known or target.exists(), f'{page.name} leads to {link}, which is not there'
+        assert target.exists(), f'{page.name} leads to {link}, which is not there'
 
 
 @pytest.fixture(scope='module')
