@@ -4,3 +4,5 @@ document$.subscribe(() => {
     wide.tabIndex = 0;
   }
 });
+// The dialog of the search has a name for screen readers.
+document.querySelector('.md-search')?.setAttribute('aria-label', 'Search');

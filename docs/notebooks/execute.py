@@ -54,7 +54,7 @@ def compressed(output: dict) -> dict:
     image.save(files['jpeg'], 'JPEG', quality=QUALITY, optimize=True)
     kind = min(files, key=lambda name: len(files[name].getvalue()))
     encoded = base64.b64encode(files[kind].getvalue()).decode()
-    data[f'image/{kind}'] = encoded
+    output['data'] = {f'image/{kind}': encoded}  # and not `<Figure ...>`
     output['metadata'].clear()
     return output
 

@@ -25,14 +25,8 @@ NEEDS = {
     'one_line_mmdet': ('torchvision', 'mmdet', 'matplotlib'),
     'what_kernels_learnt': ('torchvision', 'cv2', 'mmengine', 'matplotlib'),
 }
-STANDARD = {
-    'collections',
-    'contextlib',
-    'copy',
-    'io',
-    'json',
-    're',
-}  # what they import of Python's own
+# What they import of Python's own.
+STANDARD = {'collections', 'contextlib', 'copy', 'io', 'json', 're'}
 IMAGES, TEXT = 60_000, 8_000  # bytes of all images of a notebook, and of all its printed text
 MACHINE = re.compile(r'(?<![\w.:/])/(?:home|root|tmp|usr|opt|work|Users|mnt|content)/|[A-Z]:\\')
 
