@@ -15,7 +15,7 @@ PAGES = sorted(
 )
 # What a line of shell begins with.
 PROGRAM = re.compile(
-    r'(?:\.venv/bin/)?(?:python|pip|pytest|pre-commit)\b|make\b|source\b|(?:tools|benchmarks)/\w+\.\w+'
+    r'(?:\.venv/bin/)?(?:python|pip|pytest|pre-commit)\b|make\b|source\b|(?:tools|benchmarks)/\w+\.sh'
 )
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 

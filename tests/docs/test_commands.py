@@ -43,8 +43,6 @@ def test_command(command, monkeypatch):
             assert set(extra.split(',')) <= set(EXTRAS)
     elif name == 'python' and words[0].endswith('.py'):
         parses(words[0], words[1:], monkeypatch)
-    elif name.endswith('.py'):
-        parses(program, words, monkeypatch)
     elif name.endswith('.sh'):
         assert (ROOT / program).is_file()
         options = {word for word in words if word.startswith('--')}
