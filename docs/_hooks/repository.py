@@ -148,7 +148,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Leaves out what no reader's browser asks for: source maps, and search in other languages."""
+    """Leaves out what no reader's browser asks for.
+
+    That is source maps, search in other languages, and the page for addresses that are not there,
+    which finds its style only below a server's root.
+    """
+    Path(config.site_dir, '404.html').unlink()
     scripts = Path(config.site_dir, 'assets/javascripts')
     shutil.rmtree(scripts / 'lunr', ignore_errors=True)
     for file in Path(config.site_dir, 'assets').rglob('*.map'):

@@ -71,11 +71,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_no_link_of_the_site_is_dead_and_nothing_is_loaded_from_elsewhere(site):
-    pages = {
-        path: Addresses(path.read_text())
-        for path in site.rglob('*.html')
-        if path.name != '404.html'
-    }
+    pages = {path: Addresses(path.read_text()) for path in site.rglob('*.html')}
     assert len(pages) > 100
     dead = []
     for path, page in pages.items():
