@@ -15,6 +15,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, overload
 
@@ -102,7 +103,7 @@ def save_pretrained(
     texts = {CONFIG: json.dumps(config, indent=1) + '\n', CARD: card}
     try:
         for name, text in texts.items():
-            write_whole(folder / name, lambda part, text=text: part.write_text(text, 'utf-8'))
+            write_whole(folder / name, partial(Path.write_text, data=text, encoding='utf-8'))
     except OSError as error:
         raise InputError(f'{folder} cannot be written: {error.strerror}') from error
     return folder

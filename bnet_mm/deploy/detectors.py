@@ -150,10 +150,18 @@ def export_detector(
         agreements.append(agreement(expected, tuple(graph(compared_on))))
         found = agreements[0]
         if found.lacking > most * found.compared or found.tied > STRAYS * found.compared:
+            if image is None:
+                advice = '. Give a photo of what it was trained on (--image)'
+            elif not (expected[1] > SCORE).any():
+                advice = (
+                    f'. It is sure of nothing in this photo (no score above {SCORE}), and the last '
+                    f'bit decides which unlikely ones it keeps: give another, or train it further'
+                )
+            else:
+                advice = ''
             raise InputError(
                 f'{runtime} finds other things than torch: {found.lacking + found.tied} of '
-                f'{found.compared} detections have no counterpart; nothing was written'
-                + ('' if image else '. Give a photo of what it was trained on (--image)')
+                f'{found.compared} detections have no counterpart; nothing was written{advice}'
             )
 
     photos = None if int8 is None else Photos(int8, model, channels, size)

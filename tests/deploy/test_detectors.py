@@ -135,6 +135,20 @@ def test_a_classifier_is_no_detector(tmp_path):
         export_detector(cfg, None, tmp_path / 'x.onnx', SIZE)
 
 
+@needs_mmdeploy
+def test_a_detector_that_is_sure_of_nothing_is_told_from_a_wrong_graph(tmp_path, monkeypatch):
+    Image.new('RGB', SIZE[::-1]).save(tmp_path / 'photo.png')
+    lost = detectors.Agreement(compared=20, lacking=6, tied=0, score=0.0)
+    monkeypatch.setattr(detectors, 'agreement', lambda *_: lost)
+    monkeypatch.setattr(detectors, 'SCORE', 0.99)
+    arguments = (detector('RetinaNet'), None, tmp_path / 'out.onnx', SIZE)
+    with pytest.raises(InputError, match=r'6 of 20 .* sure of nothing in this photo'):
+        export_detector(*arguments, tmp_path / 'photo.png')
+    with pytest.raises(InputError, match=r'6 of 20 .* Give a photo'):
+        export_detector(*arguments)
+    assert not (tmp_path / 'out.onnx').exists()
+
+
 def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(rewriters, 'REGISTERED', ('not_there',))
     with pytest.raises(InputError, match='pip install --no-deps mmdeploy'):
