@@ -7,7 +7,7 @@ demo: env
 	@.venv/bin/python tools/demo.py
 
 test: lint
-	@echo "Tests: the whole suite in $(WORKERS) processes, 10 to 15 minutes on 2 cores."
+	@echo "Tests: the whole suite in $(WORKERS) processes, 20 to 25 minutes on 2 cores."
 	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # ROWS: names of the files of tests/compat/rows, all of them by default. BUILT=1: the wheels are in dist/
