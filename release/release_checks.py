@@ -118,7 +118,8 @@ def disagreements(root: Path, tag: str | None = None) -> Iterator[str]:
 def wheel_problems(path: Path, version: str) -> Iterator[str]:
     """Yields what is wrong with the contents of a wheel."""
     with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
+        # auditwheel gives folders entries of their own.
+        entries = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
         info = f'bnet_mm-{version}.dist-info'
         metadata = f'{info}/METADATA'
         if metadata not in entries:

@@ -119,7 +119,7 @@ def source(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def test_files_as_they_must_be_pass(tmp_path):
-    compiled = {**CONTENTS, **dict.fromkeys(KERNELS, b'')}
+    compiled = {'bnet_mm/': b'', **CONTENTS, **dict.fromkeys(KERNELS, b'')}  # as auditwheel's
     files = [
         wheel(tmp_path, CONTENTS),
         wheel(tmp_path, compiled, 'none-manylinux_2_17_x86_64'),
