@@ -36,14 +36,14 @@ say 'version, changelog, citation'
 
 say 'wheels and the source archive'
 bash requirements/build_wheels.sh
-"$python" -m build --no-isolation --sdist --outdir dist . >/dev/null
+"$python" -m build --sdist --outdir dist . >/dev/null
 "$python" -m twine check --strict dist/*
 "$python" release/release_checks.py archives dist/*
 
 say 'the source archive builds the same wheel'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-BNET_KERNELS=0 "$python" -m pip wheel -q --no-deps --no-build-isolation -w "$work" dist/*.tar.gz
+BNET_KERNELS=0 "$python" -m pip wheel -q --no-deps -w "$work" dist/*.tar.gz
 listing() { "$python" -m zipfile -l "$1" | awk '{print $1, $NF}'; }
 diff <(listing "$work"/*.whl) <(listing dist/*-none-any.whl)
 
