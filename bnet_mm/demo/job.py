@@ -42,7 +42,7 @@ def run_demo(root: Path, work_dir: str = 'work_dirs/demo') -> Path:
     console.print(f'[bold]Demo 1/3[/]: drawing 540 images into {folder} (15 seconds)')
     write_coco(folder)
     console.print(
-        f'[bold]Demo 2/3[/]: training {CONFIG.stem} from scratch (6 to 9 minutes on 2 cores)'
+        f'[bold]Demo 2/3[/]: training {CONFIG.stem} from scratch (6 to 11 minutes on 2 cores)'
     )
     runner = train(cfg)
     console.print('[bold]Demo 3/3[/]: drawing detections on validation images (seconds)')
