@@ -34,9 +34,10 @@ def main() -> None:
         if not args.hub and (args.license or args.metric):
             parser.error('--license and --metric are for the card that --hub writes')
         if args.hub:
-            dropped = contents_of(read_checkpoint(args.source)).dropped
+            checkpoint = read_checkpoint(args.source)
+            dropped = contents_of(checkpoint).dropped
             path = save_pretrained(
-                *(args.source, args.target, args.license),
+                *(checkpoint, args.target, args.license),
                 metrics=dict(args.metric),
                 force=args.force,
             )

@@ -10,7 +10,7 @@
 #
 # Each environment is built from nothing, once. The wheel of `make wheels` is installed into it, which
 # must move no other package, and the tests see that installation and no checkout. About 5 minutes a
-# row to build it, and 10 to run it on 2 cores.
+# row to build it, and 10 to 20 to run it on 2 cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -50,7 +50,7 @@ row() {
   grep -q '^mmengine\|^onedl-mmengine' "$here/rows/$name.txt" && tests=$with_libraries
   rm -rf "$env/work" && mkdir "$env/work" || return 1
   cp -r tests tools configs docs requirements pyproject.toml "$env/work" || return 1
-  say "$name: tests, 10 to 15 minutes on 2 cores"
+  say "$name: tests, 10 to 20 minutes on 2 cores"
   options=$(sed -n 's/^# pytest //p' "$here/rows/$name.txt")
   # shellcheck disable=SC2086  (lists)
   (set -f; cd "$env/work" && "$env/bin/python" -m pytest -n "$workers" --dist loadfile \
