@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from bnet_mm.deploy.runtimes import GRAPHS, RUNTIMES
+from bnet_mm.deploy.runtimes import GRAPHS, RUNTIMES, usual_runtime
 from bnet_mm.deploy.stand_in import stand_in
 from bnet_mm.engine.command_line import add_run_arguments, config_parser, parsed
 from bnet_mm.engine.config import load_config, set_drawing, set_run_options
@@ -21,7 +21,7 @@ from bnet_mm.engine.processes import cpu_processes
 def main() -> None:
     parser = config_parser('Evaluate a checkpoint.')
     parser.add_argument(
-        'checkpoint', help='file or URL of the weights, or an .onnx file of export_onnx.py'
+        'checkpoint', help='file or URL of the weights, or a graph of export_onnx.py'
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -30,10 +30,10 @@ def main() -> None:
     )
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays open')
     parser.add_argument(
-        '--graph', metavar='FILE.onnx', help='let this compute, the backbone or the whole network'
+        '--graph', metavar='GRAPH', help='let this compute, the backbone or the whole network'
     )
     parser.add_argument(
-        '--runtime', choices=RUNTIMES, help='for an .onnx file (default: onnxruntime)'
+        '--runtime', choices=RUNTIMES, help='for a graph (default: onnxruntime; of .xml, openvino)'
     )
     parser.add_argument('--tta', action='store_true', help='test time augmentation')
     add_run_arguments(parser)
@@ -44,9 +44,10 @@ def main() -> None:
         if whole and args.graph:
             parser.error(f'--graph beside {args.checkpoint}: name one graph')
         if args.runtime and not graph:
-            parser.error('--runtime is for an .onnx file')
-        runtime = args.runtime or 'onnxruntime'
-        prepare = graph and partial(stand_in, file=graph, runtime=runtime, whole=whole)
+            parser.error('--runtime is for a graph, an .onnx or .xml file')
+        prepare = graph and partial(
+            stand_in, file=graph, runtime=args.runtime or usual_runtime(graph), whole=whole
+        )
         cfg = load_config(args.config, args.cfg_options)
         set_run_options(
             cfg, config_path=args.config, work_dir=args.work_dir, launcher=args.launcher

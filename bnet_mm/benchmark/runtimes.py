@@ -14,9 +14,11 @@ from bnet_mm.benchmark.interleaved import interleave
 from bnet_mm.benchmark.models import ModelRow, model_rows
 from bnet_mm.benchmark.peers import BN, OURS, model_with
 from bnet_mm.deploy import fuse
-from bnet_mm.deploy.onnx import check_packages, write_graph
+from bnet_mm.deploy.onnx import write_graph
+from bnet_mm.deploy.openvino_files import write_openvino
 from bnet_mm.deploy.quantized import quantize, same_values
 from bnet_mm.deploy.runtimes import read_graph
+from bnet_mm.deploy.writing import check_packages
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.models.placement import enhance
@@ -36,7 +38,8 @@ def in_runtimes(
 
     All kernel sizes are timed in one interleaved run for each runtime, with torch's number of
     threads.
-    Each runtime's baseline is the folded network with batch norm in it.
+    Each runtime's baseline is the folded network with batch norm in it. OpenVINO is given ONNX, and
+    files of its own.
 
     Args:
         name: of the classifier, which gets BNET at the paper's position.
@@ -66,6 +69,11 @@ def in_runtimes(
             write_graph(folded, pair, file, ['logits'], free_size=False, dynamo=HAS_DYNAMO_ONNX)
             for runtime in runtimes:
                 jobs.setdefault(runtime, {})[peer, k] = _in_runtime(file, runtime, image)
+                if runtime == 'openvino':
+                    own = file.with_suffix('.xml')
+                    write_openvino(file, own)
+                    task = f'{runtime}, own file'
+                    jobs.setdefault(task, {})[peer, k] = _in_runtime(own, runtime, image)
                 if int8:
                     small = file.with_name(f'{file.stem}_{runtime}.onnx')
                     quantize(file, small, [image], same_values, runtime)

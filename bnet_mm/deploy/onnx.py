@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +12,12 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from bnet_mm.checkpoint.atomic import write_whole
 from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.operators import check_operators, check_opset, opset_of
 from bnet_mm.deploy.pooling import free_pooling
-from bnet_mm.deploy.quantized import Cost, Photos, quantize, same_classes, same_values
-from bnet_mm.deploy.runtimes import graph_to_compare
+from bnet_mm.deploy.quantized import Cost, Photos, same_classes, same_values
+from bnet_mm.deploy.runtimes import Graph
+from bnet_mm.deploy.writing import check_packages, graph_file, graph_for, write_graph_file
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
@@ -40,7 +39,9 @@ class Export:
         difference: largest difference of the runtime from torch, relative; None where onnxruntime
             is not installed. Of a detector, of the scores.
         compared: how many detections were found the same, of a detector.
-        cost: what 8 bits changed, where they were asked for.
+        cost: what 8 or 16 bits changed, where they were asked for.
+        size: height and width of the images it takes; None where they are free.
+        why_fixed: why they are not, though that was asked for.
     """
 
     path: Path
@@ -48,6 +49,8 @@ class Export:
     difference: float | None
     compared: int | None = None
     cost: Cost | None = None
+    size: tuple[int, int] | None = None
+    why_fixed: str | None = None
 
 
 def export_onnx(
@@ -61,8 +64,9 @@ def export_onnx(
     runtime: str = 'onnxruntime',
     int8: str | Path | None = None,
     opset: int | None = None,
+    half: bool = False,
 ) -> Export:
-    """Writes the model of `cfg` as ONNX.
+    """Writes the model of `cfg` as ONNX, or for OpenVINO.
 
     Its norms are folded first (`fuse(plain=True)`), so that a BNET is a depthwise convolution in
     the graph. The input is `(N, C, H, W)`, normalized as the model's data preprocessor does it; the
@@ -72,7 +76,7 @@ def export_onnx(
     Args:
         cfg: a whole config of an image model.
         checkpoint: its weights; None for the initial ones.
-        out: the `.onnx` file.
+        out: the `.onnx` file, or with `runtime` 'openvino' its `.xml` file.
         part: 'model' (MMSegmentation, MMPretrain), or 'backbone' (any library).
         shape: height and width at which it is traced; the library's usual one by default.
         free_size: whether height and width may differ from `shape` later.
@@ -82,12 +86,13 @@ def export_onnx(
         int8: a folder of photos; the file has weights and maps in 8 bits then, with ranges as on
             these, at the size of `shape`.
         opset: of ONNX's operators, the exporter's usual one by default.
+        half: whether an `.xml` file has weights of 16 bits.
 
     Raises:
         InputError: something of this cannot be used, the exporter does not know the model, or
             the runtime gives other values.
     """
-    out = onnx_file(out)
+    out = graph_file(out, runtime, half)
     if dynamo and not HAS_DYNAMO_ONNX:
         raise InputError(
             f'torch {torch.__version__} has the older exporter alone: say dynamo=False'
@@ -112,12 +117,13 @@ def export_onnx(
     def write_and_compare(file: Path) -> None:
         write_graph(folded, example, file, outputs, free_size, dynamo, opset)
         check_operators(file)
+        graph = graph_for(out, file, runtime)
         sizes = [(1, height, width)]
         if free_size:
             sizes.append((3, height + 33, width + 31))
         for n, h, w in sizes:
             inputs = torch.randn(n, channels, h, w, generator=generator)
-            difference = _difference(net, inputs, file, runtime)
+            difference = _difference(net, inputs, graph)
             if difference is not None and not difference <= TOLERANCE:
                 fixed = (h, w) == (height, width)
                 hint = '' if fixed else ': the model has no free size in ONNX, say --static'
@@ -127,67 +133,11 @@ def export_onnx(
                 )
             differences.append(difference)
 
-    cost = write_file(
-        out,
-        write_and_compare,
-        photos and (lambda file, small: quantize(file, small, photos, judge, runtime)),
-    )
+    half_on = [example[:1]] if half else None
+    cost = write_graph_file(out, write_and_compare, judge, runtime, photos, half_on)
     largest = None if None in differences else max(differences)
-    return Export(out, outputs, largest, cost=cost)
-
-
-def onnx_file(out: str | Path) -> Path:
-    """Returns the path of a file to write.
-
-    Raises:
-        InputError: it is none of ONNX, or its folder does not exist.
-    """
-    out = Path(out)
-    if out.suffix != '.onnx' or not out.parent.is_dir():
-        raise InputError(f'{out}: name an .onnx file in a folder that exists')
-    return out
-
-
-def write_file(
-    out: Path,
-    write: Callable[[Path], None],
-    shrink: Callable[[Path, Path], Cost] | None = None,
-) -> Cost | None:
-    """Lets `write` write a file that appears whole or not at all.
-
-    Args:
-        out: the file.
-        write: writes the graph in float32.
-        shrink: makes another file of that one, which is the one to keep, and says what it costs.
-    """
-    costs = []
-
-    def write_and_shrink(file: Path) -> None:
-        write(file)
-        if shrink is not None:
-            whole = file.with_name(f'{file.name}.float32')
-            file.replace(whole)
-            try:
-                costs.append(shrink(whole, file))
-            finally:
-                whole.unlink()
-
-    try:
-        write_whole(out, write_and_shrink)
-    except OSError as error:
-        raise InputError(f'{out} cannot be written: {error.strerror or error}') from error
-    return costs[0] if costs else None
-
-
-def check_packages(dynamo: bool) -> None:
-    """Raises InputError where a package is missing that exporting needs."""
-    for package in ('onnx', *(['onnxscript'] if dynamo else [])):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise InputError(
-                f"ONNX needs the package {package}: pip install 'bnet_mm[onnx]'"
-            ) from error
+    size = None if free_size else (height, width)
+    return Export(out, outputs, largest, cost=cost, size=size)
 
 
 def _network(
@@ -267,8 +217,7 @@ def write_graph(
         )
 
 
-def _difference(net: nn.Module, inputs: Tensor, file: Path, runtime: str) -> float | None:
-    graph = graph_to_compare(file, runtime)
+def _difference(net: nn.Module, inputs: Tensor, graph: Graph | None) -> float | None:
     if graph is None:
         return None
     try:

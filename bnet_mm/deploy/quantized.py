@@ -39,19 +39,21 @@ Judge = Callable[[Sequence[Tensor], Sequence[Tensor]], 'tuple[float | None, floa
 
 @dataclass(frozen=True)
 class Cost:
-    """What became of the outputs in 8 bits, on the photos that the ranges were taken from.
+    """What became of the outputs in fewer bits.
 
     Attributes:
-        photos: how many.
+        photos: on how many images; in 8 bits these are the photos that the ranges were taken from.
         same: share of what was found that is found again: of photos by class, of a segmentor's
             pixels, of detections; None of a backbone.
         error: mean difference of the first output, relative to its mean magnitude; of detections,
             of their scores.
+        bits: of the weights.
     """
 
     photos: int
     same: float | None
     error: float
+    bits: int = 8
 
 
 class Photos(Sequence[Tensor]):
@@ -143,11 +145,23 @@ def quantize(
     except Exception as error:  # they have no class of their own for what they do not know
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:200]
         raise InputError(f'{runtime} cannot quantize this graph ({reason})') from error
+    return cost_of(file, out, images, judge, runtime)
+
+
+def cost_of(
+    file: Path, out: Path, images: Sequence[Tensor], judge: Judge, runtime: str, bits: int = 8
+) -> Cost:
+    """Compares a graph in fewer bits, `out`, with the one that it was made of.
+
+    Args:
+        file, out, images, judge, runtime: as for `quantize`.
+        bits: of the weights of `out`.
+    """
     whole, small = read_graph(file, runtime), read_graph(out, runtime)
     found = [judge(whole(image), small(image)) for image in images]
     same = [part for part, _ in found if part is not None]
     errors = [error for _, error in found]
-    return Cost(len(images), float(np.mean(same)) if same else None, float(np.mean(errors)))
+    return Cost(len(images), float(np.mean(same)) if same else None, float(np.mean(errors)), bits)
 
 
 def nodes_in_8_bits(graph: onnx.GraphProto) -> list[str]:

@@ -20,6 +20,7 @@ from bnet_mm.errors import InputError
 
 OPSET = 16  # the first in which RoiAlign counts pixels as mmcv's does
 BACKEND = 'onnxruntime'
+ALL = 1 << 20  # boxes, more than there are
 PROPOSALS = 'mmdet.models.dense_heads.rpn_head.RPNHead.predict_by_feat'
 REGISTERED = (
     *('codebase.mmdet.deploy', 'codebase.mmdet.models', 'codebase.mmdet.structures'),
@@ -50,18 +51,19 @@ def _mmdeploy() -> tuple[Any, Any]:
 
 
 @contextmanager
-def rewritten(model: nn.Module, outputs: list[str]) -> Iterator[nn.Module]:
+def rewritten(model: nn.Module, outputs: list[str], free_size: bool) -> Iterator[nn.Module]:
     """Gives a detector for the exporter, whose postprocessing is in operators of ONNX.
 
     Args:
         model: of MMDetection, of torch's own modules.
         outputs: names of what the graph gives.
+        free_size: whether height and width of the image are no constants of the graph.
 
     Raises:
         InputError: mmdeploy is not installed, or does not work here.
     """
     core, utils = _mmdeploy()
-    settings = _settings(outputs)
+    settings = _settings(outputs, free_size)
     ir = utils.IR.ONNX
     patched = core.patch_model(model, cfg=settings, backend=BACKEND, ir=ir)
     context = core.RewriterContext(cfg=settings, ir=ir, backend=BACKEND, opset=OPSET)
@@ -69,7 +71,7 @@ def rewritten(model: nn.Module, outputs: list[str]) -> Iterator[nn.Module]:
         yield patched.eval()
 
 
-def _settings(outputs: list[str]) -> Config:
+def _settings(outputs: list[str], free_size: bool) -> Config:
     """Returns mmdeploy's config; where a model's own `test_cfg` says a number, that counts."""
     return Config(
         dict(
@@ -79,7 +81,7 @@ def _settings(outputs: list[str]) -> Config:
                 input_names=['input'],
                 output_names=outputs,
                 input_shape=None,
-                dynamic_axes=None,
+                dynamic_axes={'input': {2: 'height', 3: 'width'}} if free_size else None,
             ),
             codebase_config=dict(
                 type='mmdet',
@@ -151,6 +153,8 @@ def proposals(
         boxes and scores `(1, n, 5)`, labels `(1, n)`.
     """
     nms = import_module('mmdeploy.mmcv.ops.nms').ONNXNMSop
+    settings = import_module('mmdeploy.core').FUNCTION_REWRITER.get_context().cfg
+    free_size = import_module('mmdeploy.utils').is_dynamic_shape(settings)
     cfg = self.test_cfg if cfg is None else cfg
     sizes = [score.shape[-2:] for score in cls_scores]
     priors = self.prior_generator.grid_priors(sizes, device=cls_scores[0].device)
@@ -160,9 +164,10 @@ def proposals(
         score = score.sigmoid() if self.use_sigmoid_cls else score.softmax(-1)
         score = score[:, 0]
         delta = bbox_pred[0].permute(1, 2, 0).reshape(-1, self.bbox_coder.encode_size)
-        prior = prior.data
-        if 0 < cfg.nms_pre < len(prior):
-            score, best = score.topk(cfg.nms_pre)
+        if not free_size:
+            prior = prior.data
+        if cfg.nms_pre > 0 and (free_size or cfg.nms_pre < len(prior)):
+            score, best = score.topk(cfg.nms_pre)  # rewritten, too: of fewer all
             delta, prior = delta[best], prior[best]
         shape = batch_img_metas[0]['img_shape']
         box = self.bbox_coder.decode(prior[None], delta[None], max_shape=shape)[0]
@@ -178,7 +183,7 @@ def proposals(
     ]
     all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
     kept = nms.apply(
-        *(all_boxes[None], torch.stack(by_level)[None], all_boxes.shape[0]),
+        *(all_boxes[None], torch.stack(by_level)[None], ALL),
         *(torch.tensor([cfg.nms.iou_threshold]), torch.tensor([0.0])),
     )[:, 2]
     kept_scores, order = all_scores[kept].sort(descending=True)

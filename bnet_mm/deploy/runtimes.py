@@ -49,6 +49,11 @@ class Graph:
         return [torch.from_numpy(np.array(part)) for part in found]
 
 
+def usual_runtime(file: str | Path) -> str:
+    """Returns the runtime of a graph for which none is named."""
+    return 'onnxruntime' if Path(file).suffix == '.onnx' else 'openvino'
+
+
 def read_graph(file: str | Path, runtime: str = 'onnxruntime', threads: int | None = None) -> Graph:
     """Returns the graph of a file, to be computed on the CPU in float32 where it is not in 8 bits.
 

@@ -22,8 +22,8 @@ def stand_in(
 ) -> None:
     """Lets a model predict by a graph that `export_onnx` or `export_detector` has written of it.
 
-    Its preprocessing and what turns outputs into predictions stay the library's. Of a detector the
-    graph has one size: an image is padded to it, and made smaller first if it is larger.
+    Its preprocessing and what turns outputs into predictions stay the library's. Where the graph of
+    a detector has one size, an image is padded to it, and made smaller first if it is larger.
 
     Args:
         model: an OpenMMLab model of the config that was exported.
@@ -71,7 +71,7 @@ class _Backbone(nn.Module):
 
 
 class _Predict:
-    """A detector's `predict`, by a graph that takes one image of one size."""
+    """A detector's `predict`, by a graph that takes one image at a time."""
 
     def __init__(self, graph: Graph, model: Any):
         self.graph, self.collect = graph, model.add_pred_to_datasample
@@ -82,13 +82,9 @@ class _Predict:
 
     def _found_in(self, image: Tensor, sample: Any) -> InstanceData:
         height, width = sample.img_shape[:2]
-        image = image[None, :, :height, :width]
-        room = self.graph.size or (height, width)
-        scale = min(1.0, room[0] / height, room[1] / width)
-        if scale < 1:
-            height, width = int(height * scale), int(width * scale)
-            image = F.interpolate(image, (height, width), mode='bilinear', antialias=True)
-        image = F.pad(image, (0, room[1] - width, 0, room[0] - height))
+        image = image[None]  # padded as the model's own network sees it
+        if self.graph.size is not None:
+            image, height, width = _fitted(image[:, :, :height, :width], self.graph.size)
         boxes, scores, labels, *masks = self.graph(image)
         full_height, full_width = sample.ori_shape[:2]
         across, down = full_width / width, full_height / height
@@ -101,3 +97,13 @@ class _Predict:
             sized = F.interpolate(parts, (full_height, full_width), mode='bilinear')
             found.masks = sized[:, 0] > 0.5
         return found.to(image.device)
+
+
+def _fitted(image: Tensor, size: tuple[int, int]) -> tuple[Tensor, int, int]:
+    """Returns an image padded to a size, and the height and width of what is the image in it."""
+    height, width = image.shape[2:]
+    scale = min(1.0, size[0] / height, size[1] / width)
+    if scale < 1:
+        height, width = int(height * scale), int(width * scale)
+        image = F.interpolate(image, (height, width), mode='bilinear', antialias=True)
+    return F.pad(image, (0, size[1] - width, 0, size[0] - height)), height, width

@@ -34,23 +34,28 @@ def export_lines(export: Export, runtime: str) -> Iterator[str]:
     if export.difference is None:
         agrees = f'{runtime} is not installed: not compared'
     elif export.compared is not None:
+        size = 'any size' if export.size is None else f'{export.size[0]}x{export.size[1]}'
         agrees = (
-            f'for one image of this size; {runtime} finds the same {export.compared} detections, '
+            f'for one image of {size}; {runtime} finds the same {export.compared} detections, '
             f'scores differ by {export.difference:.1e}'
         )
     else:
         agrees = f'{runtime} differs by {export.difference:.1e} of the largest value'
     yield f'{export.path}: {", ".join(export.outputs)}; {agrees}'
+    if export.why_fixed is not None:
+        yield f'other sizes than {export.size[0]}x{export.size[1]} failed: {export.why_fixed}'
     if export.cost is not None:
         cost = export.cost
         what = 'detections are found again' if export.compared is not None else 'keep their class'
         same = '' if cost.same is None else f'{cost.same:.1%} {what}, '
         of_what = 'scores' if export.compared is not None else 'outputs'
+        where = f'on {cost.photos} photos ' if cost.bits == 8 else ''
         yield (
-            f'8 bits: on {cost.photos} photos {same}{of_what} differ by {cost.error:.1%} on '
-            f'average. The metric of the test set: tools/test.py CONFIG {export.path} --runtime '
-            f'{runtime}'
+            f'{cost.bits} bits: {where}{same}{of_what} differ by {cost.error:.1%} on average. The '
+            f'metric of the test set: tools/test.py CONFIG {export.path} --runtime {runtime}'
         )
+    if export.path.suffix != '.onnx':
+        return
     for name, operators in lacking(export.path).items():
         said = f'lacks {", ".join(operators)}' if operators else 'has all operators of the graph'
         yield f'not run: the list of {name} {said}'

@@ -11,11 +11,14 @@ from mmengine.config import Config
 from PIL import Image
 
 from bnet_mm.deploy import detectors, rewriters
-from bnet_mm.deploy.detectors import agreement, export_detector, same_finds
+from bnet_mm.deploy.agreement import agreement, same_finds
+from bnet_mm.deploy.detectors import export_detector
+from bnet_mm.deploy.openvino_files import ROUTINE
 from bnet_mm.deploy.runtimes import read_graph
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.models import build_model
+from bnet_mm.reports.deployment import export_lines
 
 pytest.importorskip('mmdet')
 needs_mmdeploy = pytest.mark.skipif(
@@ -95,13 +98,43 @@ def test_detectors_find_the_same(kind, tmp_path):
     assert written.compared > 4 and written.difference < 1e-3
 
     model.load_state_dict(torch.load(tmp_path / 'model.pth')['state_dict'])
-    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        ours = detectors.Detections(model.eval(), SIZE).eval()(image)
-    theirs = tuple(read_graph(out)(image))
-    same = agreement(ours, theirs)
-    assert same.lacking <= 0.1 * same.compared
-    assert [part.shape for part in theirs] == [part.shape for part in ours]
+    graph = read_graph(out)
+    assert written.size is None and graph.size is None
+    for size in (SIZE, (160, 64)):  # the second is no size that the export has compared
+        image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            ours = detectors.Detections(model.eval(), size).eval()(image)
+        theirs = tuple(graph(image))
+        same = agreement(ours, theirs)
+        assert same.compared > 4 and same.lacking <= 0.1 * same.compared
+        assert [part.shape[1:] for part in theirs] == [part.shape[1:] for part in ours]
+
+
+@needs_mmdeploy
+def test_a_size_that_is_not_free(tmp_path, monkeypatch):
+    cfg, out = detector('RetinaNet'), tmp_path / 'whole.onnx'
+    torch.save({'state_dict': spread_out(build_model(cfg))}, tmp_path / 'model.pth')
+    written = export_detector(cfg, tmp_path / 'model.pth', out, SIZE, free_size=False)
+    assert written.size == read_graph(out).size == SIZE and written.why_fixed is None
+
+    def refused(*_):
+        raise InputError('this model takes no other size')
+
+    monkeypatch.setattr(detectors, '_another', refused)
+    written = export_detector(cfg, tmp_path / 'model.pth', out, SIZE)
+    assert written.size == read_graph(out).size == SIZE
+    assert list(export_lines(written, 'onnxruntime'))[1] == (
+        'other sizes than 64x96 failed: this model takes no other size'
+    )
+
+
+@needs_mmdeploy
+def test_what_asks_for_more_than_an_image_is_said(tmp_path, monkeypatch):
+    cfg = detector('RetinaNet')
+    monkeypatch.setattr(detectors.Detections, 'sample', lambda self: None)
+    with pytest.raises(InputError, match=r'RetinaNet finds nothing in an image alone \(Attribute'):
+        export_detector(cfg, None, tmp_path / 'x.onnx', SIZE)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_counts_as_the_same():
@@ -157,14 +190,20 @@ def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
 
 
 @needs_mmdeploy
-def test_openvino_finds_the_same(tmp_path):
+@pytest.mark.parametrize('name', ['x.onnx', 'x.xml'])
+def test_openvino_finds_the_same(name, tmp_path):
     pytest.importorskip('openvino')
     cfg = detector('RetinaNet')
     torch.save({'state_dict': spread_out(build_model(cfg))}, tmp_path / 'model.pth')
+    half = name == 'x.xml'
     written = export_detector(
-        cfg, tmp_path / 'model.pth', tmp_path / 'x.onnx', SIZE, runtime='openvino'
+        cfg, tmp_path / 'model.pth', tmp_path / name, SIZE, runtime='openvino', half=half
     )
-    assert written.compared > 4
+    assert written.compared > 4 and (written.cost is not None) == half
+    if half:
+        assert written.cost.same > 0.9 and written.cost.error < 0.02
+        kernels = (tmp_path / 'x.xml').read_text().count(ROUTINE)
+        assert kernels == 8  # one for each block of a ResNet-18
 
 
 def test_a_runtime_that_is_not_installed_is_said(tmp_path, monkeypatch):

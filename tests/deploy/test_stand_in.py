@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 
 from bnet_mm.deploy import rewriters
-from bnet_mm.deploy.detectors import agreement, export_detector
+from bnet_mm.deploy.agreement import agreement
+from bnet_mm.deploy.detectors import export_detector
 from bnet_mm.deploy.onnx import export_onnx
 from bnet_mm.deploy.stand_in import stand_in
 from bnet_mm.engine.config import load_config, set_run_options
@@ -66,14 +67,15 @@ def test_metrics_by_the_graph_are_the_model_s(fixture, part, shape, request, tmp
 
 @pytest.mark.skipif(not rewriters.is_available(), reason='mmdeploy is not installed')
 @torch.no_grad()
-def test_boxes_go_back_to_the_image(tiny_config, tmp_path):
-    """An image of the graph's size, of half its own; a smaller one and a larger one."""
+@pytest.mark.parametrize('free_size', [True, False])
+def test_boxes_go_back_to_the_image(free_size, tiny_config, tmp_path):
+    """An image of the size of the export, half its own; a smaller one and a larger one."""
     from mmdet.structures import DetDataSample
 
     cfg = load_config(tiny_config)
     weights = weights_of(cfg, tmp_path / 'x.pth')
     out = tmp_path / 'x.onnx'
-    export_detector(cfg, weights, out, (64, 96))
+    export_detector(cfg, weights, out, (64, 96), free_size=free_size)
     model = build_model(cfg)
     model.load_state_dict(torch.load(weights)['state_dict'])
 
@@ -98,6 +100,13 @@ def test_boxes_go_back_to_the_image(tiny_config, tmp_path):
     larger = found_in(torch.nn.functional.interpolate(image, scale_factor=2))
     assert 96 < larger.bboxes.amax() <= 192
 
+    # One of a batch, which the preprocessor has padded.
+    padded = torch.nn.functional.pad(image[..., :60], (0, 36))
+    size = dict(img_shape=(64, 60), ori_shape=(64, 60), pad_shape=(64, 96))
+    sample = DetDataSample(metainfo=dict(size, batch_input_shape=(64, 96), img_id=0))
+    boxes = model.predict(padded, [sample])[0].pred_instances.bboxes
+    assert len(boxes) and boxes[:, 2].max() <= 60
+
 
 def test_what_does_not_fit_is_said(tiny_classifier, tiny_segmentor, tmp_path):
     cfg = load_config(tiny_classifier)
@@ -117,4 +126,4 @@ def test_command_line(tiny_classifier, run_tool, tmp_path):
     said = run_tool('test.py', tiny_classifier, 'x.onnx', '--runtime', 'onnxruntime', check=True)
     assert 'accuracy/top1' in said.stdout
     wrong = run_tool('test.py', tiny_classifier, 'x.pth', '--runtime', 'onnxruntime')
-    assert wrong.returncode == 2 and '--runtime is for an .onnx file' in wrong.stderr
+    assert wrong.returncode == 2 and '--runtime is for a graph' in wrong.stderr
