@@ -3,7 +3,7 @@
 On CPUs with AVX-512 OpenVINO (2026.4) computes a depthwise convolution by the routine of other
 ones, and has a faster one for kernels of 5 x 5 and more. A layer of its files may name the routine
 that is asked for first; ONNX has no place for that. Where a machine lacks the routine, OpenVINO
-takes its usual one.
+takes another that it has.
 """
 
 from __future__ import annotations
