@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from bnet_mm.deploy.choices import Choices
 from bnet_mm.deploy.structure import is_watched, norms_of, unfit
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import EVEN_ON_ERROR, storage_of
@@ -45,12 +46,14 @@ class Recording:
         left: name of a norm -> why it cannot be folded.
         inputs: name of a convolution or a residual block -> what it was first called with.
         outputs: all tensors that the runs gave, in order.
+        choices: what was chosen in them by comparing values.
     """
 
     sources: dict[str, list[str]] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: list[Tensor] = field(default_factory=list)
+    choices: Choices = field(default_factory=Choices)
 
 
 @dataclass
@@ -73,7 +76,7 @@ def record(model: nn.Module, runs: list[Run]) -> Recording:
     recording = Recording(inputs=recorder.inputs)
     with torch.no_grad(), recorder.hooks():
         for run in runs:
-            with recorder:
+            with recording.choices, recorder:
                 outputs = run(model)
             recording.outputs += list(tensors_in(outputs))
     recorder.take_out(recording.outputs)
