@@ -5,26 +5,26 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
+from bnet_mm.deploy.free_sizes import free_sizes
 from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.operators import check_operators, check_opset, opset_of
-from bnet_mm.deploy.pooling import free_pooling
 from bnet_mm.deploy.quantized import Cost, Photos, same_classes, same_values
 from bnet_mm.deploy.runtimes import Graph
 from bnet_mm.deploy.writing import check_packages, graph_file, graph_for, write_graph_file
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
-from bnet_mm.openmmlab.running import input_channels, input_shape
+from bnet_mm.openmmlab.running import input_channels, input_shape, sized_errors
 
 # Largest difference of a value, relative to the largest value.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 PROVED_ON = 224  # rows and columns, at most
 WHOLE_MODELS = ('mmseg', 'mmpretrain')
 
@@ -79,9 +79,10 @@ def export_onnx(
         out: the `.onnx` file, or with `runtime` 'openvino' its `.xml` file.
         part: 'model' (MMSegmentation, MMPretrain), or 'backbone' (any library).
         shape: height and width at which it is traced; the library's usual one by default.
-        free_size: whether height and width may differ from `shape` later.
-        dynamo: torch's present exporter, the default where it is (since torch 2.6); False for the
-            one before it.
+        free_size: whether height and width may differ from `shape` later, if the model allows: the
+            graph is compared at a second size, and where it fails there one of `shape` is written.
+        dynamo: torch's present exporter first, the default where it is (since torch 2.6), and the
+            one before it where that fails; False for the latter alone.
         runtime: one of `RUNTIMES`, in which the file is compared.
         int8: a folder of photos; the file has weights and maps in 8 bits then, with ranges as on
             these, at the size of `shape`.
@@ -103,41 +104,53 @@ def export_onnx(
     height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
     channels = input_channels(net)
-    # Exporters take sizes of 1 for constants.
-    example = torch.randn(2, channels, height, width, generator=generator)
-    with torch.no_grad():
+
+    def images(n: int, height: int, width: int) -> Tensor:
+        return torch.randn(n, channels, height, width, generator=generator)
+
+    example = images(1, height, width)
+    with torch.no_grad(), sized_errors(net, example):
         count = len(_as_tuple(net(example)))
     outputs = outputs or [f'stage{i}' for i in range(1, count + 1)]
-    # Folded on a part of it: the proof keeps all maps in float64.
-    folded = fuse(net, example[:1, :, :PROVED_ON, :PROVED_ON], plain=True)
-    differences = []
+    # Folded on a part of an image: the proof keeps all maps in float64.
+    folded = fuse(net, images(1, min(height, PROVED_ON), min(width, PROVED_ON)), plain=True)
+    differences: list[float | None] = []
     photos = None if int8 is None else Photos(int8, whole, channels, (height, width))
     judge = same_classes if isinstance(net, _Logits) else same_values
+    ways = [
+        (free, exporter)
+        for free in ([True, False] if free_size else [False])
+        for exporter in ([True, False] if dynamo else [False])
+    ]
+    free_ways = sum(free for free, _ in ways)
+    failures: list[str] = []
 
     def write_and_compare(file: Path) -> None:
-        write_graph(folded, example, file, outputs, free_size, dynamo, opset)
-        check_operators(file)
-        graph = graph_for(out, file, runtime)
-        sizes = [(1, height, width)]
-        if free_size:
-            sizes.append((3, height + 33, width + 31))
-        for n, h, w in sizes:
-            inputs = torch.randn(n, channels, h, w, generator=generator)
-            difference = _difference(net, inputs, graph)
-            if difference is not None and not difference <= TOLERANCE:
-                fixed = (h, w) == (height, width)
-                hint = '' if fixed else ': the model has no free size in ONNX, say --static'
-                raise InputError(
-                    f'{runtime} differs from torch by {difference:.1e} of the largest value, for '
-                    f'images of {h}x{w}{hint}; nothing was written'
-                )
-            differences.append(difference)
+        for free, exporter in ways:
+            size = _another(net, images, height, width) if free else (height, width)
+            try:
+                # Exporters take sizes of 1 for constants.
+                write_graph(folded, images(2, *size), file, outputs, free, exporter, opset)
+                check_operators(file)
+                compared = [images(1, height, width), *([images(3, *size)] if free else [])]
+                differences[:] = _differences(net, compared, graph_for(out, file, runtime))
+                return
+            except InputError as error:
+                failures.append(str(error))
+        raise InputError(f'nothing was written: {failures[free_ways]}')
 
-    half_on = [example[:1]] if half else None
+    half_on = [example] if half else None
     cost = write_graph_file(out, write_and_compare, judge, runtime, photos, half_on)
     largest = None if None in differences else max(differences)
-    size = None if free_size else (height, width)
-    return Export(out, outputs, largest, cost=cost, size=size)
+    fixed = len(failures) >= free_ways
+    return Export(
+        out,
+        outputs,
+        largest,
+        cost=cost,
+        size=(height, width) if fixed else None,
+        why_fixed=failures[0] if fixed and free_size else None,
+    )
 
 
 def _network(
@@ -160,20 +173,35 @@ def _network(
     return _Logits(model).eval(), ['logits'], model
 
 
+def _another(
+    net: nn.Module, images: Callable[[int, int, int], Tensor], height: int, width: int
+) -> tuple[int, int]:
+    """Returns a second size: of odd sides, from which an exporter cannot conclude that all divide.
+
+    Of networks that do not take such images, one of whole strides.
+    """
+    odd = height + 33, width + 31
+    try:
+        with torch.no_grad():
+            net(images(1, *odd))
+    except (AssertionError, RuntimeError, ValueError):
+        return height + 32, width + 64
+    return odd
+
+
 class _Logits(nn.Module):
     """A segmentor or classifier that takes images and gives logits, at a segmentor's image size."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
 
     def forward(self, input: Tensor) -> Tensor:
-        logits = self.model(input, mode='tensor')
-        if logits.dim() == 2:
-            return logits
-        size, align = input.shape[2:], self.align_corners
-        return F.interpolate(logits, size=size, mode='bilinear', align_corners=align)
+        if hasattr(self.model, 'encode_decode'):
+            # As it predicts: heads of several outputs know which one that is.
+            size = input.shape[2:]
+            return self.model.encode_decode(input, [dict(img_shape=size, ori_shape=size)])
+        return self.model(input, mode='tensor')
 
 
 def write_graph(
@@ -201,15 +229,13 @@ def write_graph(
     if opset is not None:
         options['opset_version'] = opset
     try:
-        with free_pooling(net) if free_size else nullcontext():
+        with free_sizes(net) if free_size else nullcontext():
             torch.onnx.export(
                 net, (example,), str(file), input_names=['input'], output_names=outputs, **options
             )
     except Exception as error:
         # The exporters raise a class of their own for each kind of thing they do not know.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        hint = ' Its pooling may need a fixed size: say --static.' if free_size else ''
-        raise InputError(f'torch cannot export this model ({reason}).{hint}') from error
+        raise InputError(f'torch cannot export this model ({_reason(error)})') from error
     if opset is not None and opset != opset_of(file):
         raise InputError(
             f'this exporter cannot write opset {opset} of this model, but {opset_of(file)}: say '
@@ -217,18 +243,36 @@ def write_graph(
         )
 
 
-def _difference(net: nn.Module, inputs: Tensor, graph: Graph | None) -> float | None:
+def _reason(error: BaseException) -> str:
+    """Returns the first line of what was wrong in the first place; the rest is how it came out."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _differences(net: nn.Module, inputs: list[Tensor], graph: Graph | None) -> list[float | None]:
+    """Returns how far a written graph is from the network, for each input; None without a runtime.
+
+    Raises:
+        InputError: it is too far, or cannot be run.
+    """
     if graph is None:
-        return None
-    try:
-        theirs = graph(inputs)
-    except InputError as error:
-        raise InputError(
-            f'{error}; nothing was written. If the model has no free size in ONNX, say --static'
-        ) from error
-    with torch.no_grad():
-        ours = _as_tuple(net(inputs))
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(theirs, ours))
+        return [None]
+    found: list[float | None] = []
+    for images in inputs:
+        with torch.no_grad():
+            ours = _as_tuple(net(images))
+        worst = max(
+            ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(graph(images), ours)
+        )
+        if not worst <= TOLERANCE:
+            height, width = images.shape[2:]
+            raise InputError(
+                f'{graph.runtime} differs from torch by {worst:.1e} of the largest value, for '
+                f'images of {height}x{width}'
+            )
+        found.append(worst)
+    return found
 
 
 def _as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -16,7 +16,9 @@ from bnet_mm.deploy.operators import opset_of
 from bnet_mm.deploy.runtimes import read_graph
 from bnet_mm.engine.config import load_config
 from bnet_mm.errors import InputError
+from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.layers import EnhancedNorm
+from bnet_mm.reports.deployment import export_lines
 
 pytest.importorskip('onnx')
 CLASSIFIER = dict(
@@ -66,6 +68,68 @@ def test_segmentor_and_its_pooling(tiny_segmentor, tmp_path):
         written = export_onnx(cfg, weights, out, shape=(96, 96), free_size=free_size)
         assert written.difference < 1e-5
         assert read_graph(out).size == (None if free_size else (96, 96))
+
+
+HEADS = {
+    'of several outputs': dict(type='DAHead', pam_channels=4, in_channels=64, in_index=3),
+    'that divides the map': dict(
+        type='ISAHead', isa_channels=4, down_factor=(2, 2), in_channels=64, in_index=3
+    ),
+    'after HRNet': dict(
+        type='FCNHead', in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3], num_convs=1,
+        kernel_size=1, input_transform='resize_concat',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', HEADS)
+def test_sizes_of_segmentors(kind, tmp_path):
+    """Free where the exporter can write it, of images whose sides no stride divides, too."""
+    cfg = load_config('configs/demo/pspnet_r18_bnet3_demo.py')
+    norm = dict(type='BNET', k=3)
+    cfg.model.backbone.update(base_channels=8, stem_channels=8)
+    if kind == 'after HRNet':
+        stages = {
+            f'stage{i + 1}': dict(
+                num_modules=1, num_branches=i + 1, block='BASIC' if i else 'BOTTLENECK',
+                num_blocks=(1,) * (i + 1), num_channels=(4, 8, 16, 32)[: i + 1],
+            )
+            for i in range(4)
+        }  # fmt: skip
+        cfg.model.backbone = dict(type='HRNet', extra=stages, norm_cfg=norm)
+    cfg.model.decode_head = dict(HEADS[kind], channels=8, num_classes=4, norm_cfg=norm)
+    cfg.model.auxiliary_head = None
+    weights, out = trained(cfg, tmp_path / 'x.pth'), tmp_path / 'x.onnx'
+    written = export_onnx(cfg, weights, out, shape=(64, 96))
+    assert written.difference < 1e-5
+    if kind == 'that divides the map' or not HAS_DYNAMO_ONNX:
+        assert written.size == read_graph(out).size
+        said = list(export_lines(written, 'onnxruntime'))
+        assert (written.size is None) != any('other sizes than 64x96 failed: ' in s for s in said)
+    else:
+        assert written.size is None and written.why_fixed is None
+
+
+class OneSize(nn.Sequential):
+    def __init__(self):
+        convolution = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        super().__init__(convolution, nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 16 * 24, 6))
+
+    def forward(self, images):
+        return (super().forward(images),)
+
+
+def test_a_network_of_one_size(classifier, tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, 'OneSize', OneSize)
+    head = dict(type='LinearClsHead', num_classes=5, in_channels=6)
+    classifier.model = dict(type='ImageClassifier', backbone=dict(type='OneSize'), head=head)
+    written = export_onnx(classifier, None, tmp_path / 'x.onnx', shape=(32, 48))
+    assert written.size == read_graph(tmp_path / 'x.onnx').size == (32, 48)
+    said = list(export_lines(written, 'onnxruntime'))
+    assert said[1].startswith('other sizes than 32x48 failed: torch cannot export this model (')
+    with pytest.raises(InputError, match='cannot run on an image of 48x64, perhaps on one of anot'):
+        export_onnx(classifier, None, tmp_path / 'y.onnx', shape=(64, 48))
+    assert not (tmp_path / 'y.onnx').exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pooling to a number of cells that exporters can write for images of any size."""
+"""What exporters take for a fixed size, put so that images of any size can be computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -41,22 +42,51 @@ def _means(size: int, cells: int, like: Tensor) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
+class Multiplied(nn.Module):
+    """What MMSegmentation's `Upsample` by a whole factor computes.
+
+    That module multiplies sides by a float and rounds, which exporters take for a constant.
+
+    Shape:
+        `(N, C, H, W)` to `(N, C, H * factor, W * factor)`.
+    """
+
+    def __init__(self, factor: int, mode: str, align_corners: bool | None):
+        super().__init__()
+        self.factor, self.mode, self.align_corners = factor, mode, align_corners
+
+    def forward(self, input: Tensor) -> Tensor:
+        size = [side * self.factor for side in input.shape[-2:]]
+        return F.interpolate(input, size, mode=self.mode, align_corners=self.align_corners)
+
+
 @contextmanager
-def free_pooling(model: nn.Module) -> Iterator[None]:
-    """Puts `CellMeans` in the place of all pooling to more than one cell, while it lasts."""
+def free_sizes(model: nn.Module) -> Iterator[None]:
+    """Replaces what has a fixed size in a graph and none in the network, while it lasts."""
     found = [
-        (parent, name, child)
+        (parent, name, child, _free(child))
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.AdaptiveAvgPool2d and _cells(child) != (1, 1)
     ]
-    for parent, name, child in found:
-        setattr(parent, name, CellMeans(_cells(child)))
+    replaced = [entry for entry in found if entry[3] is not None]
+    for parent, name, _, free in replaced:
+        setattr(parent, name, free)
     try:
         yield
     finally:
-        for parent, name, child in found:
+        for parent, name, child, _ in replaced:
             setattr(parent, name, child)
+
+
+def _free(module: nn.Module) -> nn.Module | None:
+    if type(module) is nn.AdaptiveAvgPool2d and _cells(module) != (1, 1):
+        return CellMeans(_cells(module))
+    kind = type(module)
+    if kind.__name__ == 'Upsample' and kind.__module__.startswith('mmseg.'):
+        factor: object = module.scale_factor
+        if not module.size and isinstance(factor, float) and factor.is_integer():
+            return Multiplied(int(factor), str(module.mode), module.align_corners)
+    return None
 
 
 def _cells(pooling: nn.AdaptiveAvgPool2d) -> tuple[int | None, int | None]:
