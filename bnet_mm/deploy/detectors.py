@@ -19,7 +19,7 @@ from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.onnx import Export
 from bnet_mm.deploy.operators import check_operators, check_opset
 from bnet_mm.deploy.quantized import Photos
-from bnet_mm.deploy.rewriters import OPSET, rewritten
+from bnet_mm.deploy.rewriters import OPSET, rewritten, tell_corners
 from bnet_mm.deploy.runtimes import Graph
 from bnet_mm.deploy.writing import check_packages, graph_file, graph_for, write_graph_file
 from bnet_mm.errors import InputError
@@ -227,6 +227,7 @@ def _write(model: nn.Module, image: Tensor, file: Path, opset: int | None, free_
                 f'{type(model).__name__} cannot be exported whole ({reason}), but in part: '
                 f'--part backbone'
             ) from error
+    tell_corners(file)
     check_operators(file)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,6 +132,28 @@ def _mended() -> Iterator[None]:
             records['grid_sampler'] = sampling
         if lacking:
             del symbols._cast_Long
+
+
+def tell_corners(file: Path) -> None:
+    """Says in a graph that boxes have four numbers, where that does not follow from its operators.
+
+    OpenVINO asks for it before it runs a `NonMaxSuppression`.
+    """
+    import onnx
+
+    model = onnx.load(str(file))
+    nodes = list(model.graph.node)
+    model.graph.ClearField('node')
+    for node in nodes:
+        if node.op_type == 'NonMaxSuppression':
+            boxes, shape = f'{node.name}_boxes', f'{node.name}_shape'
+            size = onnx.helper.make_tensor(shape, onnx.TensorProto.INT64, [3], [0, -1, 4])
+            model.graph.initializer.append(size)
+            told = onnx.helper.make_node('Reshape', [node.input[0], shape], [boxes], name=boxes)
+            model.graph.node.append(told)
+            node.input[0] = boxes
+        model.graph.node.append(node)
+    onnx.save(model, str(file))
 
 
 def proposals(

@@ -193,9 +193,9 @@ def test_without_mmdeploy_it_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', ['x.onnx', 'x.xml'])
 def test_openvino_finds_the_same(name, tmp_path):
     pytest.importorskip('openvino')
-    cfg = detector('RetinaNet')
-    torch.save({'state_dict': spread_out(build_model(cfg))}, tmp_path / 'model.pth')
     half = name == 'x.xml'
+    cfg = detector('RetinaNet' if half else 'FasterRCNN')
+    torch.save({'state_dict': spread_out(build_model(cfg))}, tmp_path / 'model.pth')
     written = export_detector(
         cfg, tmp_path / 'model.pth', tmp_path / name, SIZE, runtime='openvino', half=half
     )
@@ -204,6 +204,28 @@ def test_openvino_finds_the_same(name, tmp_path):
         assert written.cost.same > 0.9 and written.cost.error < 0.02
         kernels = (tmp_path / 'x.xml').read_text().count(ROUTINE)
         assert kernels == 8  # one for each block of a ResNet-18
+
+
+def test_boxes_have_four_numbers_in_a_graph(tmp_path):
+    """What OpenVINO asks for, and what does not follow from the graph of a Cascade R-CNN."""
+    openvino = pytest.importorskip('openvino')
+    import onnx
+
+    floats, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    describe = onnx.helper.make_tensor_value_info
+    most = onnx.helper.make_tensor('most', whole, [1], [5])
+    boxes, scores = describe('boxes', floats, 'bnc'), describe('scores', floats, 'bkn')
+    nms = onnx.helper.make_node('NonMaxSuppression', ['boxes', 'scores', 'most'], ['kept'], 'nms')
+    kept = describe('kept', whole, ['m', 3])
+    graph = onnx.helper.make_graph([nms], 'x', [boxes, scores], [kept], [most])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 16)])
+    onnx.save(model, str(tmp_path / 'x.onnx'))
+    with pytest.raises(RuntimeError, match='boxes_dims'):
+        openvino.Core().compile_model(str(tmp_path / 'x.onnx'), 'CPU')
+    rewriters.tell_corners(tmp_path / 'x.onnx')
+    compiled = openvino.Core().compile_model(str(tmp_path / 'x.onnx'), 'CPU')
+    found = compiled([np.float32([[[0, 0, 2, 2], [5, 5, 9, 9]]]), np.float32([[[0.2, 0.9]]])])
+    assert next(iter(found.values()))[0].tolist() == [0, 0, 1]
 
 
 def test_a_runtime_that_is_not_installed_is_said(tmp_path, monkeypatch):
