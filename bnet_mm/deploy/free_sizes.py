@@ -60,6 +60,31 @@ class Multiplied(nn.Module):
         return F.interpolate(input, size, mode=self.mode, align_corners=self.align_corners)
 
 
+class SamePadded(nn.Module):
+    """What mmcv's `Conv2dAdaptivePadding` computes, for kernels no smaller than their stride.
+
+    That module asks whether the padding is negative, which those never need. Of a deep network the
+    exporter then thinks about its sizes for longer than anyone waits.
+
+    Shape:
+        `(N, C, H, W)` to `(N, out_channels, ceil(H / stride), ceil(W / stride))`.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, input: Tensor) -> Tensor:
+        conv, pads = self.conv, []
+        for axis in (1, 0):  # the last dimension first, as `pad` takes them
+            size, stride = input.shape[2 + axis], conv.stride[axis]
+            reach = (conv.kernel_size[axis] - 1) * conv.dilation[axis] + 1
+            total = ((size + stride - 1) // stride - 1) * stride + reach - size
+            pads += [total // 2, total - total // 2]
+        options = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        return F.conv2d(F.pad(input, pads), conv.weight, conv.bias, *options)
+
+
 @contextmanager
 def free_sizes(model: nn.Module) -> Iterator[None]:
     """Replaces what has a fixed size in a graph and none in the network, while it lasts."""
@@ -86,6 +111,10 @@ def _free(module: nn.Module) -> nn.Module | None:
         factor: object = module.scale_factor
         if not module.size and isinstance(factor, float) and factor.is_integer():
             return Multiplied(int(factor), str(module.mode), module.align_corners)
+    if kind.__name__ == 'Conv2dAdaptivePadding' and isinstance(module, nn.Conv2d):
+        reach = [(k - 1) * d + 1 for k, d in zip(module.kernel_size, module.dilation)]
+        if all(r >= stride for r, stride in zip(reach, module.stride)):
+            return SamePadded(module)
     return None
 
 
