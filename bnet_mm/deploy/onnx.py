@@ -109,7 +109,7 @@ def export_onnx(
         return torch.randn(n, channels, height, width, generator=generator)
 
     example = images(1, height, width)
-    with torch.no_grad(), sized_errors(net, example):
+    with torch.no_grad(), sized_errors(_named(net), example):
         count = len(_as_tuple(net(example)))
     outputs = outputs or [f'stage{i}' for i in range(1, count + 1)]
     # Folded on a part of an image: the proof keeps all maps in float64.
@@ -202,6 +202,11 @@ class _Logits(nn.Module):
             size = input.shape[2:]
             return self.model.encode_decode(input, [dict(img_shape=size, ori_shape=size)])
         return self.model(input, mode='tensor')
+
+
+def _named(net: nn.Module) -> nn.Module:
+    """Returns the network whose name a user knows."""
+    return net.model if isinstance(net, _Logits) else net
 
 
 def write_graph(
