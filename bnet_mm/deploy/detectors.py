@@ -208,8 +208,10 @@ def _write(model: nn.Module, image: Tensor, file: Path, opset: int | None, free_
     if 'autograd_inlining' in inspect.signature(torch.onnx.export).parameters:
         options['autograd_inlining'] = False  # mmdeploy's operators are functions of autograd
     if free_size:
-        options['dynamic_axes'] = {name: {0: 'n'} for name in detections.outputs}
-        options['dynamic_axes']['input'] = {2: 'height', 3: 'width'}
+        axes = {'input': {2: 'height', 3: 'width'}, 'masks': {0: 'n', 1: 'height', 2: 'width'}}
+        options['dynamic_axes'] = {
+            name: axes.get(name, {0: 'n'}) for name in ('input', *detections.outputs)
+        }
     with rewritten(model, detections.outputs, free_size) as patched:
         try:
             with warnings.catch_warnings(), torch.no_grad():

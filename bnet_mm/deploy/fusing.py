@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -266,7 +266,7 @@ def _checked_difference(
 ) -> float:
     """Returns the largest relative difference of outputs, or says that it is too large."""
     outputs = [t for run in runs for t in tensors_in(run(model))]
-    worst = _largest_difference(outputs, expected)
+    worst = largest_difference(outputs, expected)
     if not worst <= _tolerance(model):
         raise InputError(
             f'{type(model).__name__} would not stay equal when folded: {sentence.format(worst)}; '
@@ -275,7 +275,11 @@ def _checked_difference(
     return worst
 
 
-def _largest_difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
+def largest_difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Returns the largest difference of outputs, each relative to what is its largest value.
+
+    It is infinite where numbers or shapes differ, and NaN where there is one.
+    """
     if len(outputs) != len(expected):
         return float('inf')
     differences = [_difference(a, b) for a, b in zip(outputs, expected)]

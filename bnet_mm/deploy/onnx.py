@@ -13,7 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from bnet_mm.deploy.free_sizes import free_sizes
-from bnet_mm.deploy.fusing import fuse
+from bnet_mm.deploy.fusing import fuse, largest_difference
 from bnet_mm.deploy.operators import check_operators, check_opset, opset_of
 from bnet_mm.deploy.quantized import Cost, Photos, same_classes, same_values
 from bnet_mm.deploy.runtimes import Graph
@@ -267,9 +267,7 @@ def _differences(net: nn.Module, inputs: list[Tensor], graph: Graph | None) -> l
     for images in inputs:
         with torch.no_grad():
             ours = _as_tuple(net(images))
-        worst = max(
-            ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(graph(images), ours)
-        )
+        worst = largest_difference(graph(images), ours)
         if not worst <= TOLERANCE:
             height, width = images.shape[2:]
             raise InputError(
