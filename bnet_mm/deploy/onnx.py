@@ -21,7 +21,7 @@ from bnet_mm.deploy.writing import check_packages, graph_file, graph_for, write_
 from bnet_mm.errors import InputError
 from bnet_mm.kernels.versions import HAS_DYNAMO_ONNX
 from bnet_mm.openmmlab.models import build_model, load_model
-from bnet_mm.openmmlab.running import input_channels, input_shape, sized_errors
+from bnet_mm.openmmlab.running import clip_frames, input_channels, input_shape, sized_errors
 
 # Largest difference of a value, relative to the largest value.
 TOLERANCE = 1e-4
@@ -70,8 +70,8 @@ def export_onnx(
 
     Its norms are folded first (`fuse(plain=True)`), so that a BNET is a depthwise convolution in
     the graph. The input is `(N, C, H, W)`, normalized as the model's data preprocessor does it; the
-    number of images is free. A segmentor gives `logits` `(N, classes, H, W)`, a classifier
-    `(N, classes)`, a backbone its stages.
+    number of images is free, in whole clips where a backbone shifts between frames. A segmentor
+    gives `logits` `(N, classes, H, W)`, a classifier `(N, classes)`, a backbone its stages.
 
     Args:
         cfg: a whole config of an image model.
@@ -103,10 +103,10 @@ def export_onnx(
     net, outputs, whole = _network(cfg, checkpoint, part)
     height, width = shape or input_shape(cfg)
     generator = torch.Generator().manual_seed(0)
-    channels = input_channels(net)
+    channels, frames = input_channels(net), clip_frames(net)
 
     def images(n: int, height: int, width: int) -> Tensor:
-        return torch.randn(n, channels, height, width, generator=generator)
+        return torch.randn(n * frames, channels, height, width, generator=generator)
 
     example = images(1, height, width)
     with torch.no_grad(), sized_errors(_named(net), example):

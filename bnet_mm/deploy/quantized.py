@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bnet_mm.deploy.runtimes import read_graph
 from bnet_mm.errors import InputError
 from bnet_mm.openmmlab.pictures import SUFFIXES, preprocessed, read_image, resized
+from bnet_mm.openmmlab.running import as_frames
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +67,7 @@ class Photos(Sequence[Tensor]):
         size: their height and width.
 
     Shape:
-        each is `(1, channels, H, W)`.
+        each is `(1, channels, H, W)`; of a network that shifts between frames, a clip of them.
 
     Raises:
         InputError: there is no such folder, or no photo in it.
@@ -81,7 +82,7 @@ class Photos(Sequence[Tensor]):
 
     def __getitem__(self, index: Any) -> Any:
         image = resized(read_image(self.paths[index], self.channels), self.size)
-        return preprocessed(image, self.model)
+        return as_frames(self.model, preprocessed(image, self.model))
 
 
 def photos_in(folder: str | Path) -> list[Path]:

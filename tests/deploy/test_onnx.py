@@ -9,6 +9,7 @@ import torch
 from abilities import needs_dynamo_onnx
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from PIL import Image
 from torch import nn
 
 from bnet_mm.deploy.onnx import export_onnx
@@ -133,12 +134,24 @@ def test_a_network_of_one_size(classifier, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('config', 'shape'), [('tiny_config', (64, 96)), ('tiny_recognizer', (64, 64))]
+    ('config', 'shape', 'kind'),
+    [
+        ('tiny_config', (64, 96), {}),
+        ('tiny_recognizer', (64, 64), {}),
+        # Two frames make a clip, between which it shifts.
+        ('tiny_recognizer', (64, 64), dict(type='ResNetTSM', num_segments=2, shift_div=4)),
+    ],
 )
-def test_backbones_of_detectors_and_video_models(config, shape, request, tmp_path):
+def test_backbones_of_detectors_and_video_models(config, shape, kind, request, tmp_path):
     cfg = load_config(request.getfixturevalue(config))
+    cfg.model.backbone.update(kind)
     weights = trained(cfg, tmp_path / 'x.pth')
-    written = export_onnx(cfg, weights, tmp_path / 'x.onnx', 'backbone', shape)
+    photos = {}
+    if kind:
+        (tmp_path / 'photos').mkdir()
+        Image.new('RGB', (64, 64), 'red').save(tmp_path / 'photos/x.png')
+        photos = dict(int8=tmp_path / 'photos')
+    written = export_onnx(cfg, weights, tmp_path / 'x.onnx', 'backbone', shape, **photos)
     assert written.difference < 1e-5
     assert written.outputs[0] == 'stage1'
 
