@@ -13,6 +13,7 @@ import pytest
 from bnet_command import COMMANDS, load, main, overview
 from bnet_mm.engine.command_line import parser_of
 from bnet_mm.engine.completion import SHELLS
+from bnet_mm.errors import program
 from bnet_mm.version import __version__
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
@@ -106,6 +107,12 @@ def test_a_command_runs_its_program_with_its_exit_codes(bnet, tmp_path):
     written = bnet('demo-data', 'coco', '--train', 1, '--val', 1, '--out', tmp_path)
     assert written.returncode == 0
     assert written.stdout.strip() == str(tmp_path / 'coco')
+
+
+def test_sentences_name_commands_as_they_were_called(monkeypatch):
+    assert program('export_onnx') == 'python tools/export_onnx.py'
+    monkeypatch.setattr(sys, 'argv', ['bnet test', 'x.py', 'x.pth'])
+    assert [program(file) for _, (file, _) in COMMANDS.items()] == [f'bnet {n}' for n in COMMANDS]
 
 
 def test_a_program_that_is_asked_for_its_parser_does_nothing(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from bnet_mm.deploy.runtimes import Graph, read_graph
-from bnet_mm.errors import InputError
+from bnet_mm.errors import InputError, program
 from bnet_mm.openmmlab.libraries import library_of
 
 DETECTIONS = ['boxes', 'scores', 'labels']
@@ -50,7 +50,7 @@ def stand_in(
     else:
         raise InputError(
             f'{file} gives {", ".join(graph.outputs)}, which a {type(model).__name__} cannot use: '
-            f'name a graph that tools/export_onnx.py has written of this config'
+            f'name a graph that {program("export_onnx")} has written of this config'
         )
     print_log(f'{file} computes {", ".join(graph.outputs)}, in {runtime}', logger='current')
 

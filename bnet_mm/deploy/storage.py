@@ -16,7 +16,7 @@ from bnet_mm.checkpoint import contents_of, read_checkpoint, write_checkpoint
 from bnet_mm.deploy.plain_config import as_text, config_of_text, config_text, from_text
 from bnet_mm.deploy.restructure import restructure
 from bnet_mm.deploy.structure import Fusion
-from bnet_mm.errors import InputError
+from bnet_mm.errors import InputError, program
 from bnet_mm.kernels.versions import assign_state_dict
 from bnet_mm.openmmlab.models import build_model
 
@@ -78,7 +78,7 @@ def load(path: str | Path, device: str | torch.device = 'cpu') -> nn.Module:
         contents = contents_of(read_checkpoint(path))
         meta = contents.meta.get(ENTRY)
         if not isinstance(meta, dict):
-            raise InputError('it is not a folded model: tools/deploy.py writes these')
+            raise InputError(f'it is not a folded model: {program("deploy")} writes these')
         if meta.get('format') != FORMAT:
             raise InputError(f'its format is {meta.get("format")!r}, this version reads {FORMAT}')
         # Copies: what was read is mapped from the file, which may change.

@@ -16,7 +16,7 @@ from bnet_mm.checkpoint import Taken, contents_of, read_checkpoint, taken_from
 from bnet_mm.checkpoint.adapt import loadable
 from bnet_mm.checkpoint.architecture import some
 from bnet_mm.checkpoint.prefixes import beginnings, below, prefixes_of
-from bnet_mm.errors import InputError
+from bnet_mm.errors import InputError, program
 from bnet_mm.openmmlab.config import is_pretrained, pretrained_sources
 from bnet_mm.text import without_prefix
 
@@ -179,7 +179,7 @@ def _nothing(source: Source, part: nn.Module, checkpoint: object, cfg: Config) -
         options += f' --config {cfg.filename or "CONFIG"}'
     if prefix:
         options += f' --prefix {prefix}'
-    convert = f'python tools/convert_checkpoint.py {source.file} OUT.pth{options}'
+    convert = f'{program("convert_checkpoint")} {source.file} OUT.pth{options}'
     if by_prefix:
         return f'{line}; choose one with {source.where}.prefix={prefix!r}, or write it by {convert}'
     return f'{line}; write it by {convert}, and name OUT.pth'

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bnet_mm.deploy.operators import lacking
 from bnet_mm.deploy.structure import Fusion
+from bnet_mm.errors import program
 from bnet_mm.reports.table import Table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def export_lines(export: Export, runtime: str) -> Iterator[str]:
         where = f'on {cost.photos} photos ' if cost.bits == 8 else ''
         yield (
             f'{cost.bits} bits: {where}{same}{of_what} differ by {cost.error:.1%} on average. The '
-            f'metric of the test set: tools/test.py CONFIG {export.path} --runtime {runtime}'
+            f'metric of the test set: {program("test")} CONFIG {export.path} --runtime {runtime}'
         )
     if export.path.suffix != '.onnx':
         return

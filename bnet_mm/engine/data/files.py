@@ -13,7 +13,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from bnet_mm.errors import InputError
+from bnet_mm.errors import InputError, program
 from bnet_mm.openmmlab.config import class_of, walk
 
 STAGES = ('train', 'val', 'test')
@@ -119,7 +119,7 @@ def _require(
         return
     kind = str(owner.get('type'))
     layout = next((drawn for name, drawn in DRAWN.items() if name in kind), None)
-    drawing = f'; `python tools/make_demo_data.py {layout} --out data` draws a small one'
+    drawing = f'; `{program("make_demo_data")} {layout} --out data` draws a small one'
     raise InputError(
         f'{where}: there is nothing at {path.absolute()}; link or copy the dataset there, or name '
         f'another folder with --cfg-options data_root=FOLDER' + (drawing if layout else '')
