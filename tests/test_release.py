@@ -41,7 +41,8 @@ CONTENTS = {
 
 
 def test_this_checkout_agrees_with_itself():
-    assert list(disagreements(ROOT)) == []
+    # Between releases there are changes that are not released; `make release` refuses them.
+    assert [said for said in disagreements(ROOT) if 'under Unreleased' not in said] == []
     import bnet_mm
 
     assert bnet_mm.__version__ == VERSION
@@ -49,10 +50,14 @@ def test_this_checkout_agrees_with_itself():
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A copy of what names the version."""
+    """A copy of what names the version, as it is when a version is made."""
     for name in ('CHANGELOG.md', 'CITATION.cff', 'README.md', 'bnet_mm/version.py'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    changes = tmp_path / 'CHANGELOG.md'
+    changes.write_text(
+        re.sub(r'(## \[Unreleased\]\n).*?(?=## \[)', r'\1\n', changes.read_text(), flags=re.DOTALL)
+    )
     shutil.copytree(ROOT / 'configs/metafiles', tmp_path / 'configs/metafiles')
     (tmp_path / 'docs').mkdir()
     shutil.copy(ROOT / 'docs/compatibility.md', tmp_path / 'docs')
