@@ -102,7 +102,7 @@ def train_classifier(
     return dict(
         test={key: round(value, 4) for key, value in measured.items()},
         curve={key: [round(v, 4) for v in values] for key, values in curve.items()},
-        seconds=round(curve['seconds'][-1], 1),
+        seconds=round(curve['seconds'][-1], 3),
         parameters=sum(p.numel() for p in net.parameters()),
         kernels={found.layer: round(found.outside, 4) for found in learnt_kernels(net)},
         weights=digest,
