@@ -26,10 +26,13 @@ def main() -> None:
         choices=RUNTIMES,
         help='in which the file is compared (default: onnxruntime; of .xml, openvino)',
     )
-    parser.add_argument(
+    fewer_bits = parser.add_mutually_exclusive_group()
+    fewer_bits.add_argument(
         '--int8', metavar='FOLDER', help='weights and maps in 8 bits, ranges from these photos'
     )
-    parser.add_argument('--half', action='store_true', help="weights of OpenVINO's file in 16 bits")
+    fewer_bits.add_argument(
+        '--half', action='store_true', help="weights of OpenVINO's file in 16 bits"
+    )
     parser.add_argument('--opset', type=int, help="version of ONNX's operators")
     parser.add_argument('--image', help='a photo to compare a detector on')
     add_shape(parser, 'traced at this size')

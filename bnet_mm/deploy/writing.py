@@ -20,13 +20,16 @@ def graph_file(out: str | Path, runtime: str, half: bool = False) -> Path:
     """Returns the path of a file to write: ONNX, or OpenVINO's own.
 
     Raises:
-        InputError: it is none of these, its folder does not exist, or 16 bits are wanted of ONNX.
+        InputError: it is none of these, a folder, in a folder that does not exist, or 16 bits are
+            wanted of ONNX.
     """
     out = Path(out)
     names = {'.onnx'} | ({SUFFIX} if runtime == 'openvino' else set())
     if out.suffix not in names or not out.parent.is_dir():
         kinds = 'an .onnx file, or with --runtime openvino an .xml one,'
         raise InputError(f'{out}: name {kinds} in a folder that exists')
+    if out.is_dir():  # said before anything is computed, or the first of two files is moved
+        raise InputError(f'{out} cannot be written: Is a directory')
     if half and out.suffix != SUFFIX:
         raise InputError(
             f'--half is for files of OpenVINO: name an .xml file and --runtime openvino, not {out}'

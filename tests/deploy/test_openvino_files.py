@@ -77,6 +77,10 @@ def test_both_files_appear_or_none(tmp_path, monkeypatch):
     written = export_onnx(cfg, None, tmp_path / 'x.xml', half=True, **options)
     assert written.cost.bits == 16 and written.cost.error < 0.01
     assert {path.name for path in tmp_path.iterdir()} == {'x.xml', 'x.bin'}
+    (tmp_path / 'folder.xml').mkdir()
+    with pytest.raises(InputError, match=r'folder\.xml cannot be written: Is a directory'):
+        export_onnx(cfg, None, tmp_path / 'folder.xml', **options)
+    assert not (tmp_path / 'folder.bin').exists()
     for name, more, words in (
         ('y.onnx', dict(half=True), '--half is for files of OpenVINO'),
         ('y.xml', dict(runtime='onnxruntime'), 'with --runtime openvino an .xml one'),
