@@ -19,7 +19,8 @@ BASELINE = 'bn'
 # An arm, and what it is compared with besides the baseline: arms whose names begin so.
 RIVALS = (
     ('bnet3', 'control3'), ('bnet3', 'dw3'), ('bnet3', 'bnet3_zero'), ('bnet3', 'bnet3_kaiming'),
-    ('bnet3', 'bnet3_replicate'), ('bnet5', 'wide'), ('bnet5', 'deep'), ('bnet5', 'longer'),
+    ('bnet3', 'bnet3_replicate'), ('bnet3', 'bnet3_nodecay'), ('bnet3', 'bnet3_lr10'),
+    ('bnet5', 'wide'), ('bnet5', 'deep'), ('bnet5', 'longer'),
 )  # fmt: skip
 
 

@@ -278,7 +278,8 @@ def test_deployed_in_runtimes(runtime):
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)['models']
-    tasks = ('torch', runtime, f'{runtime}, 8 bits')
+    own_file = [f'{runtime}, own file'] if runtime == 'openvino' else []
+    tasks = ('torch', runtime, *own_file, f'{runtime}, 8 bits')
     assert [(row['task'], row['peer']) for row in found] == [
         (task, peer) for task in tasks for peer in (BN, OURS)
     ]
