@@ -224,7 +224,9 @@ def _write(model: nn.Module, image: Tensor, file: Path, opset: int | None, free_
                     **options,
                 )
         except Exception as error:  # of any kind: mmdeploy's, torch's, the model's
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:200]
+            lines = (str(error).strip() or type(error).__name__).splitlines()
+            # Of an operator that it does not know, torch shows the whole graph below.
+            reason = lines[0 if lines[0].startswith('ONNX export failed') else -1][:200]
             raise InputError(
                 f'{type(model).__name__} cannot be exported whole ({reason}), but in part: '
                 f'--part backbone'

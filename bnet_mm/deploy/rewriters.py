@@ -8,10 +8,11 @@ there, and what is not as MMDetection does it, is put right for as long as an ex
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -22,7 +23,11 @@ from bnet_mm.errors import InputError
 OPSET = 16  # the first in which RoiAlign counts pixels as mmcv's does
 BACKEND = 'onnxruntime'
 ALL = 1 << 20  # boxes, more than there are
+SAMPLING = 'grid_sampler'  # an operator of its own, where ONNX has one since its 16th set
 PROPOSALS = 'mmdet.models.dense_heads.rpn_head.RPNHead.predict_by_feat'
+# Leaves boxes beyond the border of the image, which MMDetection cuts there; the rewriter of the class
+# that this one is of cuts them.
+UNCUT = 'mmdet.models.dense_heads.rtmdet_head.RTMDetHead.predict_by_feat'
 REGISTERED = (
     *('codebase.mmdet.deploy', 'codebase.mmdet.models', 'codebase.mmdet.structures'),
     *('mmcv', 'pytorch'),
@@ -106,32 +111,26 @@ def _settings(outputs: list[str], free_size: bool) -> Config:
 
 @contextmanager
 def _mended() -> Iterator[None]:
-    """Lets mmdeploy 1.3.1 work with torch after 2.1 while it lasts."""
-    marker = import_module('mmdeploy.core.optimizers.function_marker')
+    """Lets mmdeploy 1.3.1 work with torch after 2.1, and as MMDetection does, while it lasts."""
+    core = import_module('mmdeploy.core')
+    marker = import_module('mmdeploy.core.optimizers.function_marker').Mark
     symbols = import_module('torch.onnx.symbolic_opset9')
-    apply = marker.Mark.__dict__.get('apply')
-    # Marks are for splitting a graph in two; newer exporters do not take them.
-    marker.Mark.apply = staticmethod(lambda tensor, *args: tensor)
-    # ONNX has this one since its 16th set.
-    records = import_module('mmdeploy.core').SYMBOLIC_REWRITER._registry._rewrite_records
-    sampling = records.pop('grid_sampler', None)
-    lacking = not hasattr(symbols, '_cast_Long')
-    functions = import_module('mmdeploy.core').FUNCTION_REWRITER
-    functions.register_rewriter(func_name=PROPOSALS, backend=BACKEND)(proposals)
-    if lacking:
-        symbols._cast_Long = _cast_long
-    try:
+    operators = core.SYMBOLIC_REWRITER._registry._rewrite_records
+    functions = core.FUNCTION_REWRITER._registry
+    mean = import_module('mmdet.models.utils.misc').SigmoidGeometricMean
+    with ExitStack() as stack:
+        # Marks are for splitting a graph in two; newer exporters do not take them.
+        unmarked = staticmethod(lambda tensor, *args: tensor)
+        stack.enter_context(patch.object(marker, 'apply', unmarked))
+        if not hasattr(symbols, '_cast_Long'):
+            stack.enter_context(patch.object(symbols, '_cast_Long', _cast_long, create=True))
+        stack.enter_context(patch.object(mean, 'symbolic', staticmethod(_mean), create=True))
+        for records, name in ((operators, SAMPLING), (functions._rewrite_records, UNCUT)):
+            stack.enter_context(patch.dict(records))
+            records.pop(name, None)
+        core.FUNCTION_REWRITER.register_rewriter(func_name=PROPOSALS, backend=BACKEND)(proposals)
+        stack.callback(functions.remove_record, proposals)
         yield
-    finally:
-        if apply is None:
-            del marker.Mark.apply
-        else:
-            marker.Mark.apply = apply
-        functions._registry.remove_record(proposals)
-        if sampling is not None:
-            records['grid_sampler'] = sampling
-        if lacking:
-            del symbols._cast_Long
 
 
 def tell_corners(file: Path) -> None:
@@ -213,6 +212,12 @@ def proposals(
     order = order[: cfg.max_per_img]
     found = torch.cat([all_boxes[kept][order], kept_scores[: cfg.max_per_img, None]], 1)
     return found[None], torch.zeros_like(found[:, 0], dtype=torch.long)[None]
+
+
+def _mean(graph: Any, left: Any, right: Any) -> Any:
+    """Two sigmoids' geometric mean, by which some heads join class and quality."""
+    product = graph.op('Mul', graph.op('Sigmoid', left), graph.op('Sigmoid', right))
+    return graph.op('Sqrt', product)
 
 
 def _cast_long(graph: Any, value: Any, non_blocking: object) -> Any:

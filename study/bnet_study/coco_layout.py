@@ -1,4 +1,4 @@
-"""Finds annotations and photos in folders that are laid out as COCO, or nearly so."""
+"""Finds boxes and photos in folders that are laid out as COCO or Pascal VOC, or nearly so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bnet_mm.errors import InputError
+from bnet_study.voc_layout import read_voc
 
 SPLITS = {'train': ('train',), 'test': ('val', 'valid', 'test')}
 HELD_OUT = 5
@@ -39,7 +40,7 @@ def find_detection(root: Path, folder: Path) -> Detection:
         root: with `annotations/*train*.json` and `*val*.json`, or an `*.json` in the folder of
             each split; photos anywhere the JSON's file names lead to from `root`, from a folder of
             the split's name, `images` or beside the JSON. Of a single JSON every fifth photo is
-            held out.
+            held out. Or with Pascal VOC's XML files (`read_voc`).
         folder: for annotations of splits that had to be made.
 
     Raises:
@@ -55,22 +56,40 @@ def find_detection(root: Path, folder: Path) -> Detection:
     if not all(found.values()):
         single = next((f for f in files if _is_boxes(_read(f))), None)
         if single is None:
-            raise InputError(f"{root} has no COCO annotations (JSON with 'images' and boxes)")
-        found = dict(zip(SPLITS, _divide(single, folder)))
+            return _of_voc(root, folder)
+        found = dict(zip(SPLITS, _divide(_read(single), folder)))
         remark = f'{root} has no test split: every {HELD_OUT}th photo of {single.name} is held out'
         origin = dict.fromkeys(found, single)
     else:
         origin = found
     contents = {split: _read(file) for split, file in found.items()}
+    photos = {s: _photos(root, origin[s], contents[s], SPLITS[s]) for s in found}
+    return _detection(found, contents, photos, remark)
+
+
+def _of_voc(root: Path, folder: Path) -> Detection:
+    splits, remark = read_voc(root), ''
+    if not splits:
+        raise InputError(
+            f"{root} has no COCO annotations (JSON with 'images' and boxes), nor XML files of "
+            f"Pascal VOC's"
+        )
+    if '' in splits and 'train' not in splits:
+        found = dict(zip(SPLITS, _divide(splits[''], folder)))
+        remark = f'{root} has no test split: every {HELD_OUT}th photo is held out'
+    else:
+        found = {split: _write(splits[split], folder, split) for split in SPLITS}
+    contents = {split: _read(file) for split, file in found.items()}
+    return _detection(found, contents, dict.fromkeys(found, root), remark)
+
+
+def _detection(
+    found: dict[str, Path], contents: dict[str, Any], photos: dict[str, Path], remark: str
+) -> Detection:
     used = {box['category_id'] for box in contents['train']['annotations']}
     classes = [c['name'] for c in contents['train']['categories'] if c['id'] in used]
-    return Detection(
-        found,
-        {s: _photos(root, origin[s], contents[s], SPLITS[s]) for s in found},
-        tuple(classes),
-        (len(contents['train']['images']), len(contents['test']['images'])),
-        remark,
-    )
+    images = (len(contents['train']['images']), len(contents['test']['images']))
+    return Detection(found, photos, tuple(classes), images, remark)
 
 
 def _of_split(root: Path, files: list[Path], names: tuple[str, ...]) -> Path | None:
@@ -106,8 +125,7 @@ def _photos(root: Path, file: Path, contents: dict, names: tuple[str, ...]) -> P
     raise InputError(f'{file} names the photo {first}, which is in no folder of {root}')
 
 
-def _divide(file: Path, folder: Path) -> list[Path]:
-    contents = _read(file)
+def _divide(contents: Any, folder: Path) -> list[Path]:
     images = sorted(contents['images'], key=lambda image: image['file_name'])
     parts = []
     for split in SPLITS:
@@ -118,7 +136,11 @@ def _divide(file: Path, folder: Path) -> list[Path]:
         ]
         ids = {image['id'] for image in kept}
         boxes = [box for box in contents['annotations'] if box['image_id'] in ids]
-        part = folder / f'{split}.json'
-        part.write_text(json.dumps({**contents, 'images': kept, 'annotations': boxes}))
-        parts.append(part)
+        parts.append(_write({**contents, 'images': kept, 'annotations': boxes}, folder, split))
     return parts
+
+
+def _write(contents: Any, folder: Path, split: str) -> Path:
+    part = folder / f'{split}.json'
+    part.write_text(json.dumps(contents))
+    return part

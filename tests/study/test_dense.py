@@ -136,6 +136,83 @@ def test_categories_without_boxes_are_no_classes(coco, tmp_path):
     assert find_detection(coco, tmp_path).classes == stock.classes
 
 
+@pytest.fixture
+def voc(coco, tmp_path) -> Path:
+    """COCO's drawn data as Pascal VOC has them, without splits: `JPEGImages`, `Annotations`."""
+    root = tmp_path / 'voc'
+    (root / 'Annotations').mkdir(parents=True)
+    (root / 'JPEGImages').mkdir()
+    stock = find_detection(coco, tmp_path)
+    for split, file in stock.annotations.items():
+        contents = json.loads(file.read_text())
+        names = {c['id']: c['name'] for c in contents['categories']}
+        for image in contents['images']:
+            stem = f'{split}{image["id"]}'
+            shutil.copy(stock.photos[split] / image['file_name'], root / f'JPEGImages/{stem}.jpg')
+            boxes = [b for b in contents['annotations'] if b['image_id'] == image['id']]
+            objects = ''.join(
+                '<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}'
+                '</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'.format(
+                    names[b['category_id']], int(i == 0), x, y, x + w, y + h
+                )
+                for i, b in enumerate(boxes)
+                for x, y, w, h in [b['bbox']]
+            )
+            # What labelling tools write as the file's name is often of another machine.
+            text = f'<annotation><filename>other.png</filename>{objects}</annotation>'
+            (root / f'Annotations/{stem}.xml').write_text(text)
+    return root
+
+
+def test_boxes_in_xml_files_as_pascal_voc_has_them(voc, coco, tmp_path):
+    stock = find_detection(coco, tmp_path)
+    stock_boxes = json.loads(stock.annotations['train'].read_text())['annotations']
+    alone = find_detection(voc, tmp_path)
+    assert alone.images == (5, 1) and 'no test split' in alone.remark
+
+    lists = voc / 'ImageSets' / 'Main'
+    lists.mkdir(parents=True)
+    for split, name in (('train', 'trainval'), ('test', 'val')):
+        stems = [p.stem for p in (voc / 'Annotations').glob(f'{split}*.xml')]
+        (lists / f'{name}.txt').write_text('\n'.join(stems) + '\n')
+    (lists / 'test.txt').write_text('nobody_has_annotated_this\n')
+    listed = find_detection(voc, tmp_path)
+    assert listed.images == (4, 2) and set(listed.classes) == set(stock.classes)
+    assert not listed.remark
+    contents = json.loads(listed.annotations['train'].read_text())
+    assert all((listed.photos['train'] / i['file_name']).is_file() for i in contents['images'])
+    boxes = contents['annotations']
+    assert sorted(b['bbox'] for b in boxes) == sorted(b['bbox'] for b in stock_boxes)
+    assert sum(b['iscrowd'] for b in boxes) == len(contents['images'])
+
+    shutil.rmtree(lists)
+    for split, name in (('train', 'train'), ('test', 'validation')):
+        for kind in ('Annotations', 'JPEGImages'):
+            (voc / name / kind).mkdir(parents=True)
+            for file in (voc / kind).glob(f'{split}*'):
+                # Both splits number from one.
+                file.rename(voc / name / kind / file.name.replace(split, ''))
+    by_folder = find_detection(voc, tmp_path)
+    assert by_folder.images == (4, 2)
+    names = [i['file_name'] for i in json.loads(by_folder.annotations['test'].read_text())['images']]
+    assert all(name.startswith('validation/JPEGImages/') for name in names)
+
+
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [
+        ('<annotation><object>', 'cannot be read as XML'),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', 'declares a document type'),
+        ('<annotation><object><name>a</name></object></annotation>', 'an object has no bndbox'),
+        ('<annotation/>', 'has no photo of its name'),
+    ],
+)
+def test_xml_files_that_cannot_be_used(text, sentence, voc, tmp_path):
+    (voc / 'Annotations' / 'odd.xml').write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        find_detection(voc, tmp_path)
+
+
 def test_no_annotations_and_no_photos_are_one_sentence(coco, tmp_path):
     with pytest.raises(InputError, match='is no folder here; name the folder'):
         find_detection(tmp_path / 'none', tmp_path)
