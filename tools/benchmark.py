@@ -62,6 +62,13 @@ def main() -> None:
         '--runtimes', nargs='+', choices=RUNTIMES, default=['onnxruntime'], help='to deploy it to'
     )
     parser.add_argument('--int8', action='store_true', help='there in 8 bits, too')
+    parser.add_argument(
+        '--frozen',
+        nargs='+',
+        default=[],
+        metavar='STAGE',
+        help='there with the kernels of these (layer1) as they start, as in frozen stages',
+    )
     parser.add_argument('--batch', type=positive, default=8, help='images of a step, or of a run')
     add_shape(parser, 'height and width of images')
     parser.add_argument('--rounds', type=positive, default=9, help='times of each job')
@@ -136,7 +143,7 @@ def main() -> None:
 
             shape = (args.batch, 3, *(args.shape or (224, 224)))
             of_models += in_runtimes(
-                args.model, sizes, shape, args.runtimes, args.int8, args.rounds
+                args.model, sizes, shape, args.runtimes, args.int8, args.rounds, args.frozen
             )
         if args.plot:
             draw(of_layers, args.plot, _title(machine))

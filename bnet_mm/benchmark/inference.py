@@ -13,7 +13,7 @@ from torch import nn
 from bnet_mm.benchmark.interleaved import interleave, ratio
 from bnet_mm.benchmark.layers import saved_bytes
 from bnet_mm.benchmark.models import DEPLOYED, ModelRow, model_rows, models_to_measure
-from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES
+from bnet_mm.benchmark.peers import BN, OURS, TWO_LINES, moved
 from bnet_mm.deploy import fuse
 from bnet_mm.errors import InputError
 from bnet_mm.layers import EnhancedNorm, named_norms
@@ -55,7 +55,7 @@ def inference(
     for memory_format in formats:
         jobs = {}
         for peer, k, model in models_to_measure(
-            lambda k: _with_size(cfg, k, device), sizes, memory_format, device
+            lambda k: moved(_with_size(cfg, k, device)), sizes, memory_format, device
         ):
             jobs[peer, k] = _forward(model, cfg, shape, device)
             if peer != TWO_LINES:
@@ -95,7 +95,7 @@ def compare_configs(
     jobs, measured = {}, []
     for i, cfg in enumerate(cfgs):
         with config_errors():
-            model = build_model(cfg, device)
+            model = moved(build_model(cfg, device))
         jobs[i, ''] = _forward(model, cfg, shape, device)
         with suppress(InputError):
             jobs[i, 'deployed_'] = _forward(fuse(model, shape=shape), cfg, shape, device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from bnet_mm.layers import BNET, EnhancedNorm, SwitchNorm2d, named_norms
@@ -50,6 +52,23 @@ def model_with(peer: str, model: nn.Module) -> nn.Module:
         new = _two_lines_of(norm) if peer == TWO_LINES else _norm_of(norm, affine=True)
         new.train(norm.norm.training).requires_grad_(norm.dw.weight.requires_grad)
         model.set_submodule(name, new)
+    return model
+
+
+def moved(model: nn.Module, frozen: Sequence[str] = ()) -> nn.Module:
+    """Moves kernels and means off their start, as training does, and returns the model.
+
+    A kernel of the start is a batch norm's scale, which deployment folds into the convolution.
+
+    Args:
+        model: with BNET or without.
+        frozen: names of modules; kernels below them stay.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in model.state_dict().items():
+        stays = name.endswith('dw.weight') and any(name.startswith(f'{part}.') for part in frozen)
+        if name.endswith(('dw.weight', 'running_mean')) and not stays:
+            tensor.add_(torch.randn(tensor.shape, generator=generator).to(tensor), alpha=0.05)
     return model
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bnet_mm.benchmark.interleaved import interleave
 from bnet_mm.benchmark.models import ModelRow, model_rows
-from bnet_mm.benchmark.peers import BN, OURS, model_with
+from bnet_mm.benchmark.peers import BN, OURS, model_with, moved
 from bnet_mm.deploy import fuse
 from bnet_mm.deploy.onnx import write_graph
 from bnet_mm.deploy.openvino_files import write_openvino
@@ -33,6 +33,7 @@ def in_runtimes(
     runtimes: Sequence[str],
     int8: bool,
     rounds: int,
+    frozen: Sequence[str] = (),
 ) -> list[ModelRow]:
     """Measures a torchvision classifier, folded, by torch and in each runtime, on the CPU.
 
@@ -48,6 +49,7 @@ def in_runtimes(
         runtimes: of `bnet_mm.deploy.runtimes.RUNTIMES`.
         int8: whether it is timed in 8 bits, too.
         rounds: how often each is timed.
+        frozen: names of stages whose kernels are as at the start, zero around the centre.
 
     Raises:
         InputError: torchvision has no such classifier, or a runtime is not installed.
@@ -61,7 +63,7 @@ def in_runtimes(
     jobs: dict[str, dict] = {}
     with TemporaryDirectory() as folder:
         for peer, k in [(BN, sizes[0]), *((OURS, k) for k in sizes)]:
-            network = model_with(peer, _moved(enhance(get_model(name), k=k)))
+            network = model_with(peer, moved(enhance(get_model(name), k=k), frozen)).eval()
             folded = fuse(network, image[:1], plain=True)
             jobs.setdefault(TORCH, {})[peer, k] = partial(_by_torch, folded, image)
             file = Path(folder) / f'{peer}_{k}.onnx'
@@ -87,20 +89,11 @@ def in_runtimes(
         for row in model_rows(
             of_task,
             *(sizes, (BN, OURS), {}),
-            model=name,
+            model=', '.join([name, *(f'{part} frozen' for part in frozen)]),
             task=task,
             memory_format='contiguous',
         )
     ]
-
-
-def _moved(model: nn.Module) -> nn.Module:
-    """Lets no kernel be a plain scale, and no statistic that of the start."""
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in model.state_dict().items():
-        if name.endswith(('dw.weight', 'running_mean')):
-            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.05)
-    return model.eval()
 
 
 @torch.no_grad()

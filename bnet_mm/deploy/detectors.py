@@ -28,6 +28,8 @@ from bnet_mm.openmmlab.models import build_model, load_model
 from bnet_mm.openmmlab.pictures import preprocessed, read_image, resized
 from bnet_mm.openmmlab.running import input_channels, input_shape, sized_errors
 
+OUTPUTS = ('boxes', 'scores', 'labels', 'masks')  # the last where a model segments instances
+
 
 class Detections(nn.Module):
     """A detector that takes an image and gives what it has found in it.
@@ -44,12 +46,6 @@ class Detections(nn.Module):
     def __init__(self, model: nn.Module, size: tuple[int, int]):
         super().__init__()
         self.model, self.size = model, size
-        self.with_masks = bool(getattr(model, 'with_mask', False))
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of what is given."""
-        return ['boxes', 'scores', 'labels', *(['masks'] if self.with_masks else [])]
 
     def sample(self) -> Any:
         """Returns what the library keeps beside an image."""
@@ -74,7 +70,7 @@ class Detections(nn.Module):
             masks = [mask.index_select(0, kept) for mask in masks]
             return boxes[:, :4], boxes[:, 4], labels, *masks
         found = found[0].pred_instances
-        masks = [found.masks] if self.with_masks else []
+        masks = [found.masks] if 'masks' in found else []
         return found.bboxes, found.scores, found.labels, *masks
 
 
@@ -138,13 +134,13 @@ def export_detector(
         if free_size:
             try:
                 other = _found_by(model, _image(model, channels, _another(size, model), image))
-                _write(deepcopy(folded), example.image, file, opset, free_size=True)
+                _write(deepcopy(folded), example, file, opset, free_size=True)
                 agreements.extend(_compared([example, other], graph_for(out, file, runtime), image))
                 return
             except InputError as error:  # with a size that is not free it may be another
                 fixed.append(str(error))
         try:
-            _write(folded, example.image, file, opset, free_size=False)
+            _write(folded, example, file, opset, free_size=False)
             agreements.extend(_compared([example], graph_for(out, file, runtime), image))
         except InputError as error:
             raise InputError(f'nothing was written: {error}') from error
@@ -154,7 +150,7 @@ def export_detector(
     cost = write_graph_file(out, write_and_compare, same_finds, runtime, photos, half_on)
     return Export(
         out,
-        Detections(model, size).outputs,
+        list(example.outputs),
         max((found.score for found in agreements), default=None),
         sum(found.compared - found.tied for found in agreements),
         cost,
@@ -169,6 +165,11 @@ class _Example:
 
     image: Tensor
     found: tuple[Tensor, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what is found."""
+        return OUTPUTS[: len(self.found)]
 
 
 def _image(
@@ -201,25 +202,24 @@ def _another(size: tuple[int, int], model: nn.Module) -> tuple[int, int]:
     return height + stride, width - stride if width > 2 * stride else width + 2 * stride
 
 
-def _write(model: nn.Module, image: Tensor, file: Path, opset: int | None, free_size: bool) -> None:
-    size = tuple(image.shape[2:])
-    detections = Detections(model, size)
+def _write(
+    model: nn.Module, example: _Example, file: Path, opset: int | None, free_size: bool
+) -> None:
+    size, outputs = tuple(example.image.shape[2:]), list(example.outputs)
     options: dict = dict(dynamo=False) if HAS_DYNAMO_ONNX else {}
     if 'autograd_inlining' in inspect.signature(torch.onnx.export).parameters:
         options['autograd_inlining'] = False  # mmdeploy's operators are functions of autograd
     if free_size:
         axes = {'input': {2: 'height', 3: 'width'}, 'masks': {0: 'n', 1: 'height', 2: 'width'}}
-        options['dynamic_axes'] = {
-            name: axes.get(name, {0: 'n'}) for name in ('input', *detections.outputs)
-        }
-    with rewritten(model, detections.outputs, free_size) as patched:
+        options['dynamic_axes'] = {name: axes.get(name, {0: 'n'}) for name in ('input', *outputs)}
+    with rewritten(model, outputs, free_size) as patched:
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter('ignore')  # of what a trace takes for constant
                 torch.onnx.export(
-                    *(Detections(patched, size).eval(), (image,), str(file)),
+                    *(Detections(patched, size).eval(), (example.image,), str(file)),
                     input_names=['input'],
-                    output_names=detections.outputs,
+                    output_names=outputs,
                     opset_version=opset or OPSET,
                     **options,
                 )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnet_mm.deploy.centre_taps import centre_taps_to_norms
 from bnet_mm.deploy.plain import make_plain, split_norms
 from bnet_mm.deploy.recording import Recording, Run, record, runs_on
 from bnet_mm.deploy.structure import (
@@ -48,8 +49,9 @@ def fuse(
     The model is run, and every operator of the run recorded. A norm is folded into the
     convolution before it if all that this convolution ever gives goes into this norm alone; scale
     and shift of a batch norm go along. Of a BNET, the kernel and its bias remain, behind the
-    convolution. In the residual blocks of torchvision, timm and OpenMMLab that end in BNET, the
-    kernel, the addition and the ReLU become one call. Everything else stays as it was, and
+    convolution; one whose kernel is zero around the centre is a batch norm, and folded as such. In
+    the residual blocks of torchvision, timm and OpenMMLab that end in BNET, the kernel, the
+    addition and the ReLU become one call. Everything else stays as it was, and
     `fused.fusion` (a `Fusion`) says what and why.
 
     Two checks, both in float64: every convolution on what it was called with and on random feature
@@ -85,6 +87,7 @@ def fuse(
         fused.eval()  # which returns nothing in mmdet's backbones
         already = isinstance(getattr(model, 'fusion', None), Fusion)
         split = [] if already else split_norms(fused)
+        centred = [] if already else centre_taps_to_norms(fused)
         precise = deepcopy(fused).double()
     except RuntimeError as error:
         raise InputError(f'{type(model).__name__} cannot be copied: {error}') from error
@@ -108,7 +111,7 @@ def fuse(
             recording = record(precise, runs)
     if not recording.outputs:
         raise InputError(f'{type(model).__name__} gave no tensors that could be compared')
-    fusion = Fusion(left=recording.left, split=split, plain=plain)
+    fusion = Fusion(left=recording.left, split=split, centred=centred, plain=plain)
     _fold(fused, precise, recording, fusion)
     if plain:
         make_plain(precise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from bnet_mm.deploy.centre_taps import centre_taps_to_norm
 from bnet_mm.deploy.plain import make_plain, split_norm
 from bnet_mm.deploy.structure import (
     Fusion,
@@ -26,6 +27,8 @@ def restructure(model: nn.Module, fusion: Fusion) -> None:
     """
     for name in fusion.split:
         split_norm(model, name)
+    for name in fusion.centred:
+        centre_taps_to_norm(model, name)
     for name, convs in fusion.folded.items():
         norm = _submodule(model, name)
         if not is_foldable(norm):

@@ -16,17 +16,18 @@ from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
+from bnet_mm.deploy.postprocessing import instances, proposals
 from bnet_mm.errors import InputError
 
 OPSET = 16  # the first in which RoiAlign counts pixels as mmcv's does
 BACKEND = 'onnxruntime'
-ALL = 1 << 20  # boxes, more than there are
 SAMPLING = 'grid_sampler'  # an operator of its own, where ONNX has one since its 16th set
 PROPOSALS = 'mmdet.models.dense_heads.rpn_head.RPNHead.predict_by_feat'
-# Leaves boxes beyond the border of the image, which MMDetection cuts there; the rewriter of the class
-# that this one is of cuts them.
+INSTANCES = 'mmdet.models.dense_heads.rtmdet_ins_head.RTMDetInsHead.predict_by_feat'
+# Leaves boxes beyond the border of the image, which MMDetection cuts there; the rewriter of its
+# base class cuts them.
 UNCUT = 'mmdet.models.dense_heads.rtmdet_head.RTMDetHead.predict_by_feat'
 REGISTERED = (
     *('codebase.mmdet.deploy', 'codebase.mmdet.models', 'codebase.mmdet.structures'),
@@ -128,8 +129,9 @@ def _mended() -> Iterator[None]:
         for records, name in ((operators, SAMPLING), (functions._rewrite_records, UNCUT)):
             stack.enter_context(patch.dict(records))
             records.pop(name, None)
-        core.FUNCTION_REWRITER.register_rewriter(func_name=PROPOSALS, backend=BACKEND)(proposals)
-        stack.callback(functions.remove_record, proposals)
+        for name, ours in ((PROPOSALS, proposals), (INSTANCES, instances)):
+            core.FUNCTION_REWRITER.register_rewriter(func_name=name, backend=BACKEND)(ours)
+            stack.callback(functions.remove_record, ours)
         yield
 
 
@@ -153,65 +155,6 @@ def tell_corners(file: Path) -> None:
             node.input[0] = boxes
         model.graph.node.append(node)
     onnx.save(model, str(file))
-
-
-def proposals(
-    self: Any,
-    cls_scores: list[Tensor],
-    bbox_preds: list[Tensor],
-    score_factors: object = None,
-    batch_img_metas: Any = None,
-    cfg: Any = None,
-    rescale: bool = False,
-    with_nms: bool = True,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """What `RPNHead.predict_by_feat` gives for one image, in operators that are exported.
-
-    mmdeploy's own suppresses boxes across levels, and unlikely ones beforehand; MMDetection does
-    neither, and the second stage then sees other boxes.
-
-    Returns:
-        boxes and scores `(1, n, 5)`, labels `(1, n)`.
-    """
-    nms = import_module('mmdeploy.mmcv.ops.nms').ONNXNMSop
-    settings = import_module('mmdeploy.core').FUNCTION_REWRITER.get_context().cfg
-    free_size = import_module('mmdeploy.utils').is_dynamic_shape(settings)
-    cfg = self.test_cfg if cfg is None else cfg
-    sizes = [score.shape[-2:] for score in cls_scores]
-    priors = self.prior_generator.grid_priors(sizes, device=cls_scores[0].device)
-    boxes, scores = [], []
-    for cls_score, bbox_pred, prior in zip(cls_scores, bbox_preds, priors):
-        score = cls_score[0].permute(1, 2, 0).reshape(-1, self.cls_out_channels)
-        score = score.sigmoid() if self.use_sigmoid_cls else score.softmax(-1)
-        score = score[:, 0]
-        delta = bbox_pred[0].permute(1, 2, 0).reshape(-1, self.bbox_coder.encode_size)
-        if not free_size:
-            prior = prior.data
-        if cfg.nms_pre > 0 and (free_size or cfg.nms_pre < len(prior)):
-            score, best = score.topk(cfg.nms_pre)  # rewritten, too: of fewer all
-            delta, prior = delta[best], prior[best]
-        shape = batch_img_metas[0]['img_shape']
-        box = self.bbox_coder.decode(prior[None], delta[None], max_shape=shape)[0]
-        if cfg.get('min_bbox_size', -1) >= 0:
-            size = box[:, 2:] - box[:, :2]
-            score = score * (size > cfg.min_bbox_size).all(1)
-        boxes.append(box)
-        scores.append(score)
-    # Each level is a class of its own, in which the boxes of the others have no score.
-    by_level = [
-        torch.cat([score if i == level else score * 0 for i, score in enumerate(scores)])
-        for level in range(len(scores))
-    ]
-    all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
-    kept = nms.apply(
-        *(all_boxes[None], torch.stack(by_level)[None], ALL),
-        *(torch.tensor([cfg.nms.iou_threshold]), torch.tensor([0.0])),
-    )[:, 2]
-    kept_scores, order = all_scores[kept].sort(descending=True)
-    order = order[: cfg.max_per_img]
-    found = torch.cat([all_boxes[kept][order], kept_scores[: cfg.max_per_img, None]], 1)
-    return found[None], torch.zeros_like(found[:, 0], dtype=torch.long)[None]
 
 
 def _mean(graph: Any, left: Any, right: Any) -> Any:

@@ -22,6 +22,7 @@ from bnet_mm.openmmlab.models import build_model
 
 ENTRY = 'bnet_mm_deploy'
 FORMAT = 1
+SINCE = {'split', 'plain', 'centred'}  # parts of the description that older files do not have
 
 
 def save(model: nn.Module, path: str | Path, force: bool = False) -> Path:
@@ -48,11 +49,13 @@ def save(model: nn.Module, path: str | Path, force: bool = False) -> Path:
             f'{type(model).__name__} has no config: set model.cfg, from which load() builds it'
         )
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    # Older versions read what has no part that they do not know.
+    description = {k: v for k, v in asdict(fusion).items() if v or k not in SINCE}
     meta = {
         'format': FORMAT,
         'config': config_text(cfg),
         'dataset_meta': as_text(getattr(model, 'dataset_meta', None), 'dataset_meta'),
-        'fusion': as_text(asdict(fusion), 'fusion'),
+        'fusion': as_text(description, 'fusion'),
     }
     if _kinds(_rebuilt(meta, state)) != _kinds(model):
         raise InputError(
@@ -123,13 +126,13 @@ def _rebuilt(meta: dict, state: dict[str, Tensor]) -> nn.Module:
 def _fusion_of(text: object) -> Fusion:
     content = from_text(text, 'description')
     names = {field.name for field in fields(Fusion)}
-    since = {'split', 'plain'}  # which older files do not have
-    if not isinstance(content, dict) or not names - since <= set(content) <= names:
+    if not isinstance(content, dict) or not names - SINCE <= set(content) <= names:
         raise InputError('the description in the file is damaged')
     fusion = Fusion(**content)
     lists = [
         fusion.ends,
         fusion.split,
+        fusion.centred,
         *(fusion.folded.values() if isinstance(fusion.folded, dict) else [None]),
     ]
     if not all(isinstance(n, list) and all(isinstance(s, str) for s in n) for n in lists):

@@ -27,6 +27,8 @@ class Fusion:
         left: name of each batch norm or BNET that stayed -> why.
         apart: name of each residual block that ends in BNET and stayed as it was -> why.
         split: names of the norms that came apart from an activation in them, or from constants.
+        centred: names of the BNETs that became batch norms, as their kernels are zero around the
+            centre; those that are folded are in `folded`.
         plain: whether only modules of torch remain.
         difference: largest difference of an output from the trained model's, both in float64,
             relative to the largest value of that output; a model that cannot be run in float64 is
@@ -39,6 +41,7 @@ class Fusion:
     left: dict[str, str] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
     split: list[str] = field(default_factory=list)
+    centred: list[str] = field(default_factory=list)
     plain: bool = False
     difference: float = 0.0
 

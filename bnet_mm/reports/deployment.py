@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 def fusion_tables(fusion: Fusion) -> Iterator[Table | str]:
     """Yields the counts of what was folded, and a line for everything that was not, and why."""
     sizes = ', '.join(map(str, sorted(set(fusion.taps.values()))))
+    whole = set(fusion.folded) & set(fusion.centred)
     rows = [
-        ('BN', str(len(fusion.folded) - len(fusion.taps)), 'folded into the convolution'),
+        (
+            'BN',
+            str(len(set(fusion.folded) - whole - set(fusion.taps))),
+            'folded into the convolution',
+        ),
+        (
+            'BNET',
+            str(len(whole)),
+            'of kernels that are zero around the centre: folded whole, as BN',
+        ),
         ('BNET', str(len(fusion.taps)), f'normalization folded, kernels (k = {sizes}) remain'),
         ('', str(len(fusion.ends)), 'of these: kernel, addition and ReLU in one call'),
         ('', str(len(fusion.left)), 'left as they were'),

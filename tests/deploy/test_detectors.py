@@ -58,14 +58,14 @@ def detector(kind: str) -> Config:
                 max_per_img=20, min_bbox_size=0,
             ),
         )  # fmt: skip
-    elif kind == 'RTMDet':
+    elif kind.startswith('RTMDet'):
         cfg.model = dict(
             type='RTMDet',
             data_preprocessor=cfg.model.data_preprocessor,
             backbone=cfg.model.backbone,
             neck=cfg.model.neck,
             bbox_head=dict(
-                type='RTMDetHead',
+                type=f'{kind}Head',
                 num_classes=3,
                 in_channels=width,
                 feat_channels=8,
@@ -75,10 +75,11 @@ def detector(kind: str) -> Config:
                     type='MlvlPointGenerator', offset=0, strides=[4, 8, 16, 32, 64]
                 ),
                 bbox_coder=dict(type='DistancePointBBoxCoder'),
+                **(dict(num_prototypes=4, dyconv_channels=4) if kind == 'RTMDetIns' else {}),
             ),
             test_cfg=dict(
                 nms_pre=200, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5),
-                max_per_img=20, min_bbox_size=0,
+                max_per_img=20, min_bbox_size=0, mask_thr_binary=0.5,
             ),
         )  # fmt: skip
     elif kind == 'MaskRCNN':
@@ -103,22 +104,26 @@ def spread_out(model: torch.nn.Module) -> dict:
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1 and '.dw.' not in name:
             torch.nn.init.kaiming_normal_(parameter)
+        if name.endswith('.dw.weight'):  # one that is as at the start is folded away
+            parameter.data += 0.1 * torch.randn_like(parameter)
         if parameter.ndim > 1 and name.endswith(('cls.weight', 'reg.weight')):
             parameter.data *= 0.02 if 'cls' in name else 0.005
-        if name.endswith('rtm_reg.bias'):  # as far from a point as the image is wide: many end out of it
+        if name.endswith(
+            'rtm_reg.bias'
+        ):  # as far from a point as the image is wide: many end out of it
             parameter.data += 4
     return model.state_dict()
 
 
 @needs_mmdeploy
-@pytest.mark.parametrize('kind', ['RetinaNet', 'RTMDet', 'FasterRCNN', 'MaskRCNN'])
+@pytest.mark.parametrize('kind', ['RetinaNet', 'RTMDet', 'RTMDetIns', 'FasterRCNN', 'MaskRCNN'])
 def test_detectors_find_the_same(kind, tmp_path):
     cfg = detector(kind)
     model = build_model(cfg)
     torch.save({'state_dict': spread_out(model)}, tmp_path / 'model.pth')
     out = tmp_path / 'whole.onnx'
     written = export_detector(cfg, tmp_path / 'model.pth', out, SIZE)
-    masks = ['masks'] if kind == 'MaskRCNN' else []
+    masks = ['masks'] if kind in ('RTMDetIns', 'MaskRCNN') else []
     assert written.outputs == ['boxes', 'scores', 'labels', *masks]
     assert written.compared > 4 and written.difference < 1e-3
 
