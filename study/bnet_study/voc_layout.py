@@ -19,8 +19,8 @@ def read_voc(root: Path) -> dict[str, dict[str, Any]]:
     """Returns COCO's JSON of each split of a data set in Pascal VOC's layout.
 
     A photo is of the split that `ImageSets/Main/*.txt` or a folder above its XML file names. Where
-    that does not give both, for training and for testing, all photos are under ''. A box that is marked as difficult becomes a crowd, which counts neither as
-    found nor as missed.
+    that does not give both, for training and for testing, all photos are under ''. A box that is
+    marked as difficult becomes a crowd, which counts neither as found nor as missed.
 
     Args:
         root: with `.xml` files anywhere below, and a photo of the same name for each.

@@ -194,7 +194,9 @@ def test_boxes_in_xml_files_as_pascal_voc_has_them(voc, coco, tmp_path):
                 file.rename(voc / name / kind / file.name.replace(split, ''))
     by_folder = find_detection(voc, tmp_path)
     assert by_folder.images == (4, 2)
-    names = [i['file_name'] for i in json.loads(by_folder.annotations['test'].read_text())['images']]
+    names = [
+        i['file_name'] for i in json.loads(by_folder.annotations['test'].read_text())['images']
+    ]
     assert all(name.startswith('validation/JPEGImages/') for name in names)
 
 
