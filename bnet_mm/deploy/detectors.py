@@ -15,6 +15,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from bnet_mm.deploy.agreement import SCORE, STRAYS, Agreement, agreement, same_finds
+from bnet_mm.deploy.deformable import with_deformable
 from bnet_mm.deploy.fusing import fuse
 from bnet_mm.deploy.onnx import Export
 from bnet_mm.deploy.operators import check_operators, check_opset
@@ -213,16 +214,23 @@ def _write(
         axes = {'input': {2: 'height', 3: 'width'}, 'masks': {0: 'n', 1: 'height', 2: 'width'}}
         options['dynamic_axes'] = {name: axes.get(name, {0: 'n'}) for name in ('input', *outputs)}
     with rewritten(model, outputs, free_size) as patched:
+        found = Detections(patched, size).eval()
+
+        def export(opset: int | None) -> None:
+            torch.onnx.export(
+                *(found, (example.image,), str(file)),
+                input_names=['input'],
+                output_names=outputs,
+                opset_version=opset or OPSET,
+                **options,
+            )
+
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter('ignore')  # of what a trace takes for constant
-                torch.onnx.export(
-                    *(Detections(patched, size).eval(), (example.image,), str(file)),
-                    input_names=['input'],
-                    output_names=outputs,
-                    opset_version=opset or OPSET,
-                    **options,
-                )
+                with_deformable(model, export, opset)
+        except InputError:
+            raise
         except Exception as error:  # of any kind: mmdeploy's, torch's, the model's
             lines = (str(error).strip() or type(error).__name__).splitlines()
             # Of an operator that it does not know, torch shows the whole graph below.

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
+from bnet_mm.deploy.deformable import with_deformable
 from bnet_mm.deploy.free_sizes import free_sizes
 from bnet_mm.deploy.fusing import fuse, largest_difference
 from bnet_mm.deploy.operators import check_operators, check_opset, opset_of
@@ -231,13 +232,19 @@ def write_graph(
         options = dict(dynamic_axes={'input': free})
         if HAS_DYNAMO_ONNX:
             options['dynamo'] = False
-    if opset is not None:
-        options['opset_version'] = opset
+
+    def export(opset: int | None) -> None:
+        if opset is not None:
+            options['opset_version'] = opset
+        torch.onnx.export(
+            net, (example,), str(file), input_names=['input'], output_names=outputs, **options
+        )
+
     try:
         with free_sizes(net) if free_size else nullcontext():
-            torch.onnx.export(
-                net, (example,), str(file), input_names=['input'], output_names=outputs, **options
-            )
+            with_deformable(net, export, opset)
+    except InputError:
+        raise
     except Exception as error:
         # The exporters raise a class of their own for each kind of thing they do not know.
         raise InputError(f'torch cannot export this model ({_reason(error)})') from error

@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from bnet_mm.deploy.deformable import FUNCTIONS
 from bnet_mm.deploy.postprocessing import instances, proposals
 from bnet_mm.errors import InputError
 
@@ -126,9 +127,13 @@ def _mended() -> Iterator[None]:
         if not hasattr(symbols, '_cast_Long'):
             stack.enter_context(patch.object(symbols, '_cast_Long', _cast_long, create=True))
         stack.enter_context(patch.object(mean, 'symbolic', staticmethod(_mean), create=True))
-        for records, name in ((operators, SAMPLING), (functions._rewrite_records, UNCUT)):
+        for records, names in (
+            (operators, (SAMPLING, *FUNCTIONS)),
+            (functions._rewrite_records, (UNCUT,)),
+        ):
             stack.enter_context(patch.dict(records))
-            records.pop(name, None)
+            for name in names:
+                records.pop(name, None)
         for name, ours in ((PROPOSALS, proposals), (INSTANCES, instances)):
             core.FUNCTION_REWRITER.register_rewriter(func_name=name, backend=BACKEND)(ours)
             stack.callback(functions.remove_record, ours)

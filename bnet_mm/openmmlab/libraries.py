@@ -119,6 +119,13 @@ def _is_distribution(package: str) -> bool:
     return True
 
 
+# Of what registries and classes say where arguments are not theirs, or are not there.
+MISFITS = (
+    *('registry', 'unexpected keyword argument'),
+    *('required positional argument', 'required keyword-only argument'),
+)
+
+
 @contextmanager
 def config_errors() -> Iterator[None]:
     """Turns what a library says of a config that it cannot build into an InputError."""
@@ -127,7 +134,7 @@ def config_errors() -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        if 'registry' in str(error) or 'unexpected keyword argument' in str(error):
+        if any(words in str(error) for words in MISFITS):
             raise ExplainedError(f'the config does not fit the library: {error}') from error
         raise
 
