@@ -28,6 +28,7 @@ from bnet_mm.openmmlab.running import clip_frames, input_channels, input_shape, 
 TOLERANCE = 1e-4
 PROVED_ON = 224  # rows and columns, at most
 WHOLE_MODELS = ('mmseg', 'mmpretrain')
+UNWRITTEN = 'torch cannot export this model'
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def export_onnx(
                 return
             except InputError as error:
                 failures.append(str(error))
-        raise InputError(f'nothing was written: {failures[free_ways]}')
+        raise InputError(f'nothing was written: {_telling(failures[free_ways:])}')
 
     half_on = [example] if half else None
     cost = write_graph_file(out, write_and_compare, judge, runtime, photos, half_on)
@@ -150,7 +151,7 @@ def export_onnx(
         largest,
         cost=cost,
         size=(height, width) if fixed else None,
-        why_fixed=failures[0] if fixed and free_size else None,
+        why_fixed=_telling(failures[:free_ways]) if fixed and free_size else None,
     )
 
 
@@ -247,12 +248,17 @@ def write_graph(
         raise
     except Exception as error:
         # The exporters raise a class of their own for each kind of thing they do not know.
-        raise InputError(f'torch cannot export this model ({_reason(error)})') from error
+        raise InputError(f'{UNWRITTEN} ({_reason(error)})') from error
     if opset is not None and opset != opset_of(file):
         raise InputError(
             f'this exporter cannot write opset {opset} of this model, but {opset_of(file)}: say '
             f'another, or --no-dynamo for an older one'
         )
+
+
+def _telling(failures: list[str]) -> str:
+    """Returns what went wrong where one of the exporters came furthest."""
+    return next((f for f in failures if not f.startswith(UNWRITTEN)), failures[0])
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -121,7 +122,12 @@ def _size(shape: list[int | None]) -> tuple[int, int] | None:
 
 
 def _reason(error: Exception) -> str:
-    return ' '.join(str(error).split())[:200]
+    # OpenVINO names the lines of its own source first, and what it lacks last.
+    lacking = re.search(r'No conversion rule found for operations: (.+)', str(error))
+    if lacking:
+        return f'it does not know {lacking[1].strip()}'
+    words = re.sub(r"(Exception from|Check '[^']*' failed at) \S+", '', str(error)).split()
+    return ' '.join(words)[:200]
 
 
 RUNTIMES: dict[str, Callable[[str, int | None], Graph]] = {
