@@ -35,5 +35,5 @@ say 'the pages (about 20 seconds)'
 NO_MKDOCS_2_WARNING=1 $venv/bin/mkdocs build --quiet
 say 'spelling'
 # Without the images of notebooks.
-$venv/bin/codespell --ignore-regex '[A-Za-z0-9+/=]{100,}' README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs study/*.md
+$venv/bin/codespell --ignore-words-list tood --ignore-regex '[A-Za-z0-9+/=]{100,}' README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CODE_OF_CONDUCT.md docs study/*.md
 say 'site/index.html opens from disk, and needs no network'

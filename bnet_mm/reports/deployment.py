@@ -18,17 +18,10 @@ def fusion_tables(fusion: Fusion) -> Iterator[Table | str]:
     """Yields the counts of what was folded, and a line for everything that was not, and why."""
     sizes = ', '.join(map(str, sorted(set(fusion.taps.values()))))
     whole = set(fusion.folded) & set(fusion.centred)
+    plain = set(fusion.folded) - whole - set(fusion.taps)
     rows = [
-        (
-            'BN',
-            str(len(set(fusion.folded) - whole - set(fusion.taps))),
-            'folded into the convolution',
-        ),
-        (
-            'BNET',
-            str(len(whole)),
-            'of kernels that are zero around the centre: folded whole, as BN',
-        ),
+        ('BN', str(len(plain)), 'folded into the convolution'),
+        ('BNET', str(len(whole)), 'folded whole, its kernel is zero around the centre'),
         ('BNET', str(len(fusion.taps)), f'normalization folded, kernels (k = {sizes}) remain'),
         ('', str(len(fusion.ends)), 'of these: kernel, addition and ReLU in one call'),
         ('', str(len(fusion.left)), 'left as they were'),
@@ -37,6 +30,8 @@ def fusion_tables(fusion: Fusion) -> Iterator[Table | str]:
     for title, reasons in (('left', fusion.left), ('block not joined', fusion.apart)):
         if reasons:
             yield Table((title, 'because'), list(reasons.items()))
+    if whole and not fusion.taps:
+        yield 'every kernel is zero around its centre, as before training: the model is one of BN'
     yield f'outputs differ by {fusion.difference:.1e} of the largest value at most'
 
 

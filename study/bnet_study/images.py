@@ -181,35 +181,17 @@ def _splits(source: Path, files: dict[str, Reader]) -> tuple[dict, str]:
         raise InputError(f'{source} holds no photos ({", ".join(sorted(EXTENSIONS))})')
     top = _common(photos)
     below = {path: PurePosixPath(path).parts[top:] for path in photos}
-    train, test = (
-        next((n for n in names if any(parts[0] == n for parts in below.values())), None)
-        for names in (TRAIN, TEST)
-    )
-    remark = ''
-    if train and test:
-        found = {
-            'train': [(p[1], path) for path, p in below.items() if p[0] == train and len(p) > 2],
-            'test': [(p[1], path) for path, p in below.items() if p[0] == test and len(p) > 2],
-        }
-        listed = next((p for p in files if p.endswith(f'{test}/{TINY_IMAGENET}')), None)
-        if listed:
-            classes = dict(
-                line.split('\t')[:2] for line in files[listed]().decode().splitlines() if line
-            )
-            found['test'] = [
-                (classes[p[-1]], path)
-                for path, p in below.items()
-                if p[0] == test and p[-1] in classes
-            ]
+    train = next((n for n in TRAIN if any(parts[0] == n for parts in below.values())), None)
+    of_train = _of_split(train, below) if train else []
+    # A set without labels, as Tiny-ImageNet's `test`, is passed over.
+    tests = (_listed(n, files, below) or _of_split(n, below) for n in TEST) if train else ()
+    known = {name for name, _ in of_train}
+    test = next((samples for samples in tests if known & {name for name, _ in samples}), None)
+    if test is not None:
+        found, remark = {'train': of_train, 'test': test}, ''
     else:
-        prefix = 1 if train else 0
-        everything = [(p[prefix], path) for path, p in below.items() if len(p) > prefix + 1
-                      and (not train or p[0] == train)]  # fmt: skip
-        found = {'train': [], 'test': []}
-        for name in {name for name, _ in everything}:
-            of_class = [sample for sample in everything if sample[0] == name]
-            for i, sample in enumerate(of_class):
-                found['test' if i % HELD_OUT == HELD_OUT - 1 else 'train'].append(sample)
+        everything = of_train or [(p[0], path) for path, p in below.items() if len(p) > 1]
+        found = _held_out(everything)
         remark = f'{source} has no test split: every {HELD_OUT}th photo of a class is held out'
     found = {split: sorted(samples) for split, samples in found.items()}
     for split, samples in found.items():
@@ -224,6 +206,33 @@ def _splits(source: Path, files: dict[str, Reader]) -> tuple[dict, str]:
             f'{source}: the classes {", ".join(unknown[:5])} are in the test set alone'
         )
     return found, remark
+
+
+def _of_split(split: str, below: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    return [(p[1], path) for path, p in below.items() if p[0] == split and len(p) > 2]
+
+
+def _listed(
+    split: str, files: dict[str, Reader], below: dict[str, tuple[str, ...]]
+) -> list[tuple[str, str]]:
+    """Returns the photos of a split whose classes a list says, as Tiny-ImageNet's `val`."""
+    listed = next((path for path in files if path.endswith(f'{split}/{TINY_IMAGENET}')), None)
+    if listed is None:
+        return []
+    lines = files[listed]().decode().splitlines()
+    classes = dict(line.split('\t')[:2] for line in lines if line)
+    return [
+        (classes[p[-1]], path) for path, p in below.items() if p[0] == split and p[-1] in classes
+    ]
+
+
+def _held_out(samples: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {'train': [], 'test': []}
+    for name in {name for name, _ in samples}:
+        of_class = [sample for sample in samples if sample[0] == name]
+        for i, sample in enumerate(of_class):
+            found['test' if i % HELD_OUT == HELD_OUT - 1 else 'train'].append(sample)
+    return found
 
 
 def _common(photos: list[str]) -> int:

@@ -64,9 +64,15 @@ def test_the_others_of_a_network_keep_theirs(trained, equal):
     equal(model, fused, 1, 3, 64, 64)
     lines = '\n'.join(map(str, fusion_tables(fused.fusion)))
     assert 'folded whole' in lines
+    assert 'as before training' not in lines
     plain = fuse(model, plain=True)
     kernels = [m for m in plain.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
     assert len(kernels) == 6
+
+
+def test_one_that_was_not_trained_is_said():
+    fused = fuse(nn.Sequential(nn.Conv2d(3, 8, 3), BNET(8, k=3)))
+    assert any('as before training' in str(part) for part in fusion_tables(fused.fusion))
 
 
 @pytest.mark.parametrize('plain', [False, True])

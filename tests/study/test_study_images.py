@@ -60,6 +60,8 @@ def test_tiny_imagenets_list_of_validation_photos(tmp_path):
         for file in list((root / 'train' / name).glob('*.png')):
             file.rename(file.parent / 'images' / file.name)
     (root / 'val' / 'images').mkdir(parents=True)
+    (root / 'test' / 'images').mkdir(parents=True)  # of classes that nobody tells
+    Image.new('RGB', (16, 16)).save(root / 'test' / 'images' / 'test_0.png')
     lines = []
     for i, name in enumerate(('red', 'blue', 'red')):
         Image.new('RGB', (16, 16), name).save(root / 'val' / 'images' / f'val_{i}.png')
