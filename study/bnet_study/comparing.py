@@ -20,7 +20,7 @@ BASELINE = 'bn'
 RIVALS = (
     ('bnet3', 'control3'), ('bnet3', 'dw3'), ('bnet3', 'bnet3_zero'), ('bnet3', 'bnet3_kaiming'),
     ('bnet3', 'bnet3_replicate'), ('bnet3', 'bnet3_nodecay'), ('bnet3', 'bnet3_lr10'),
-    ('bnet5', 'wide'), ('bnet5', 'deep'), ('bnet5', 'longer'),
+    ('bnet5', 'bnet5_lr10'), ('bnet5', 'wide'), ('bnet5', 'deep'), ('bnet5', 'longer'),
 )  # fmt: skip
 
 
