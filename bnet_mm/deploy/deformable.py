@@ -62,45 +62,29 @@ def _is_deformable(model: nn.Module) -> bool:
     return any(base.__name__ in kinds for m in model.modules() for base in type(m).__mro__)
 
 
-def _plain(
-    graph: Any,
-    input: Any,
-    offset: Any,
-    weight: Any,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    deform_groups: int = 1,
-    *_: object,
-) -> Any:
-    options = _options(graph, stride, padding, dilation, groups, deform_groups)
-    return graph.op('DeformConv', input, weight, offset, **options)
+def _plain(graph: Any, input: Any, offset: Any, weight: Any, *settings: Any) -> Any:
+    return graph.op('DeformConv', input, weight, offset, **_options(graph, *settings))
 
 
 def _modulated(
-    graph: Any,
-    input: Any,
-    offset: Any,
-    mask: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    deform_groups: int = 1,
-    *_: object,
+    graph: Any, input: Any, offset: Any, mask: Any, weight: Any, bias: Any = None, *settings: Any
 ) -> Any:
-    options = _options(graph, stride, padding, dilation, groups, deform_groups)
+    options = _options(graph, *settings)
     if bias is None:
         bias = graph.op('Constant', value_t=torch.zeros(weight.type().sizes()[0]))
     return graph.op('DeformConv', input, weight, offset, bias, mask, **options)
 
 
 def _options(
-    graph: Any, stride: Any, padding: Any, dilation: Any, groups: int, deform_groups: int
+    graph: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    deform_groups: int = 1,
+    *_: object,
 ) -> dict[str, Any]:
+    """Returns attributes of ONNX's operator from the settings that mmcv's functions share."""
     if graph.opset < OPSET:
         raise _TooOldError(
             f'opset {graph.opset} has no deformable convolution: name {OPSET} or a newer one'

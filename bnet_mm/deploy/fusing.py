@@ -87,7 +87,6 @@ def fuse(
         fused.eval()  # which returns nothing in mmdet's backbones
         already = isinstance(getattr(model, 'fusion', None), Fusion)
         split = [] if already else split_norms(fused)
-        centred = [] if already else centre_taps_to_norms(fused)
         precise = deepcopy(fused).double()
     except RuntimeError as error:
         raise InputError(f'{type(model).__name__} cannot be copied: {error}') from error
@@ -111,6 +110,9 @@ def fuse(
             recording = record(precise, runs)
     if not recording.outputs:
         raise InputError(f'{type(model).__name__} gave no tensors that could be compared')
+    # After the recording, so that what follows is compared with the layers as they were trained.
+    centred = centre_taps_to_norms(fused)
+    centre_taps_to_norms(precise)
     fusion = Fusion(left=recording.left, split=split, centred=centred, plain=plain)
     _fold(fused, precise, recording, fusion)
     if plain:

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from torch import nn
 
 from bnet_mm import BNET, enhance
-from bnet_mm.deploy import fuse, load, save
+from bnet_mm.deploy import fuse, fusing, load, save
+from bnet_mm.deploy.centre_taps import centre_taps_to_norms
 from bnet_mm.deploy.structure import ResidualBlock, Taps
 from bnet_mm.errors import InputError
 from bnet_mm.layers import GNET, EnhancedNorm
@@ -68,6 +69,18 @@ def test_the_others_of_a_network_keep_theirs(trained, equal):
     plain = fuse(model, plain=True)
     kernels = [m for m in plain.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
     assert len(kernels) == 6
+
+
+def test_an_exchange_that_changed_something_would_be_found(monkeypatch):
+    def exchange(model: nn.Module) -> list[str]:
+        names = centre_taps_to_norms(model)
+        for name in names:
+            model.get_submodule(name).weight.data *= 1.01
+        return names
+
+    monkeypatch.setattr(fusing, 'centre_taps_to_norms', exchange)
+    with pytest.raises(InputError, match='would not stay equal when folded'):
+        fuse(nn.Sequential(nn.Conv2d(3, 8, 3), BNET(8, k=3)))
 
 
 def test_one_that_was_not_trained_is_said():
